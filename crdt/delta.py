@@ -1,0 +1,122 @@
+"""What a peer lacks of one log, and what a replica may do with what it is sent.
+
+A transfer is a *cut*: the entries of one log above `start` as they stood at one moment, with the head of
+that moment. However many frames carry it, the receiver applies it as a whole or not at all, so every
+replica stands at states that the owner's log really went through, and equal `(gen, max)` means equal
+content. Tombstones collected while a cut travels do no harm: the cut still holds them, and the next
+transfer is judged by the floor anew.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from crdt.errors import IllegalDelta
+from crdt.owner_log import OwnerLog
+from crdt.types import KEY, NO_GEN, SEQ, Entry, Gen, Have, LogHead
+
+
+class Transfer(NamedTuple):
+    """A cut of one log. `full`: the whole log, to be swapped in; else the entries above `start`."""
+
+    head: LogHead
+    start: int
+    full: bool
+    entries: tuple[Entry, ...]
+
+
+class Verdict(Enum):
+    """What a replica does with a transfer."""
+
+    APPLIED = "applied"  # a delta of the gen held
+    SWAPPED = "swapped"  # a full copy, staged and swapped in
+    STALE = "stale"  # nothing new in it
+    GAP = "gap"  # it does not connect to what is held: ask for a full copy
+    FENCED = "fenced"  # its counter was forgotten here; only a greater one counts
+    UNCOVERED = "uncovered"  # its lineage misses what is held: offer that to the owner first
+    CONFLICT = "conflict"  # same (gen, max), other content, and the other copy does not prevail
+    PARKED = "parked"  # over the quota of its owner
+
+
+def lacking(log: OwnerLog, have: Have) -> Transfer | None:
+    """What brings a replica which stands at `have` to this log, or None if it lacks nothing it can take."""
+    step = _lacking_from(log, have)
+    if step is None:
+        return None
+    start, full = step
+    return Transfer(log.head(), start, full, tuple(log.entries.values() if full else log.since(start)))
+
+
+def lacks(log: OwnerLog, have: Have) -> bool:
+    """Whether `lacking` would answer with a transfer; costs nothing."""
+    return _lacking_from(log, have) is not None
+
+
+def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
+    if have.gen > log.gen or log.gen[0] <= have.fence:
+        return None
+    if have.gen < log.gen:
+        return (0, True) if have.gen == NO_GEN or log.covers(have.gen, have.max) else None
+    if have.max > log.max:
+        return None
+    if have.max == log.max:
+        if have.hash != log.hash:
+            return (0, True) if log.hash > have.hash else None
+        return (log.max, False) if log.floor > have.floor else None
+    return (have.max, False) if log.floor <= have.max else (0, True)
+
+
+def head_covers(head: LogHead, gen: Gen, seq: int) -> bool:
+    """Whether the head's gen has taken on everything up to `seq` of `gen`."""
+    if gen == head.gen:
+        return seq <= head.max
+    return any((counter, nonce) == gen and seq <= taken for counter, nonce, taken in head.lineage)
+
+
+def judge(log: OwnerLog | None, fence: int, head: LogHead, start: int, full: bool) -> Verdict:
+    """What to do with a transfer, from its head alone. APPLIED and SWAPPED mean: may be, once complete."""
+    if head.gen[0] <= fence:
+        return Verdict.FENCED
+    if log is None:
+        return Verdict.SWAPPED if full else Verdict.GAP
+    if head.gen < log.gen:
+        return Verdict.STALE
+    if head.gen > log.gen:
+        if not _lineage_holds(head, log):
+            return Verdict.UNCOVERED
+        return Verdict.SWAPPED if full else Verdict.GAP
+    if head.max < log.max:
+        return Verdict.STALE
+    if head.max == log.max:
+        if head.hash == log.hash:
+            return Verdict.APPLIED if head.floor > log.floor else Verdict.STALE
+        return Verdict.SWAPPED if full and head.hash > log.hash else Verdict.CONFLICT
+    if full:
+        return Verdict.SWAPPED
+    return Verdict.APPLIED if _connects(log, head, start) else Verdict.GAP
+
+
+def _lineage_holds(head: LogHead, log: OwnerLog) -> bool:
+    """Whether swapping to a new gen loses nothing that is held: the owner took on all of it."""
+    return head_covers(head, log.gen, log.max)
+
+
+def _connects(log: OwnerLog, head: LogHead, start: int) -> bool:
+    """Whether a delta continues what is held: no gap, and no tombstone collected that was not seen."""
+    return start <= log.max and head.floor <= log.max
+
+
+def check_cut(head: LogHead, start: int, entries: tuple[Entry, ...]) -> None:
+    """Raise IllegalDelta unless the entries rise from above `start` to at most `head.max`, each key once."""
+    if head.max < head.base:
+        raise IllegalDelta(f"a cut at {head.max} below the base {head.base} of its gen")
+    last = start
+    for entry in entries:
+        if entry[SEQ] <= last:
+            raise IllegalDelta(f"seq {entry[SEQ]} after {last} in a transfer")
+        last = entry[SEQ]
+    if last > head.max:
+        raise IllegalDelta(f"seq {last} beyond the end of the transfer, {head.max}")
+    if len({entry[KEY] for entry in entries}) != len(entries):
+        raise IllegalDelta("a key stands twice in one transfer")

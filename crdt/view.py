@@ -1,0 +1,151 @@
+"""The visible map: for each key the one entry that counts, out of all owners' logs.
+
+A pure function of the logs, kept incrementally: it never depends on the order in which logs arrived.
+Entries that do not count (foreign, beaten, unknown prefix) stay in their logs and are counted here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from crdt.hashing import MASK, content_leaf
+from crdt.owner_log import OwnerLog
+from crdt.prefixes import Claim, Prefix, PrefixTable, Rule, unseal
+from crdt.types import VALUE, Entry
+
+
+class Visible(NamedTuple):
+    """The entry that counts for a key. `value` is its payload; unreadable values are shown as such."""
+
+    owner: str
+    entry: Entry
+    value: bytes
+    readable: bool
+
+
+class View:
+    """Visible value per key, digest, and what was left out, over `logs` (owner -> log; only read)."""
+
+    __slots__ = ("_logs", "_prefixes", "_rivals", "digest", "foreign", "unreadable", "winners")
+
+    def __init__(self, prefixes: PrefixTable, logs: Mapping[str, OwnerLog]) -> None:
+        self._prefixes = prefixes
+        self._logs = logs
+        self.winners: dict[str, Visible] = {}
+        self.digest = 0
+        self.unreadable: set[str] = set()
+        self.foreign: dict[str, set[str]] = {}
+        """Key -> owners in whose logs it is live although it belongs elsewhere, or under no known prefix."""
+        self._rivals: dict[str, set[str]] = {}
+        """Key -> owners with a live entry for it besides the winner's."""
+
+    def refresh(self, owner: str, keys: Iterable[str]) -> list[str]:
+        """Look again at keys of `owner`'s log that changed; returns those whose visible value changed."""
+        changed = []
+        log = self._logs.get(owner)
+        entries = log.entries if log is not None else {}
+        for key in keys:
+            entry = entries.get(key)
+            live = entry is not None and entry[VALUE] is not None
+            old = self.winners.get(key)
+            owners = self._rivals.get(key)
+            if owners is None and (old is None or old.owner == owner):
+                owners = {owner} if live else set()
+            else:
+                owners = set(owners or ())
+                if old is not None:
+                    owners.add(old.owner)
+                (owners.add if live else owners.discard)(owner)
+            new = self._decide(key, owners)
+            if self._settle(key, owners, old, new):
+                changed.append(key)
+        return changed
+
+    def _settle(self, key: str, owners: set[str], old: Visible | None, new: Visible | None) -> bool:
+        if new is not None:
+            owners.discard(new.owner)
+        if owners:
+            self._rivals[key] = owners
+        else:
+            self._rivals.pop(key, None)
+        if (
+            old is not None
+            and new is not None
+            and (old.owner, old.value, old.readable)
+            == (
+                new.owner,
+                new.value,
+                new.readable,
+            )
+        ):
+            self.winners[key] = new
+            return False
+        total = self.digest
+        if old is not None:
+            total -= content_leaf(key, old.value)
+            if not old.readable:
+                self.unreadable.discard(key)
+        if new is None:
+            self.winners.pop(key, None)
+        else:
+            total += content_leaf(key, new.value)
+            self.winners[key] = new
+            if not new.readable:
+                self.unreadable.add(key)
+        self.digest = total & MASK
+        return old is not None or new is not None
+
+    def _decide(self, key: str, owners: set[str]) -> Visible | None:
+        prefix = self._prefixes.of(key)
+        foreign: set[str] = set()
+        if prefix is None:
+            winner, foreign = None, set(owners)
+        elif prefix.rule is Rule.SINGLE_WRITER:
+            winner = self._single(prefix, key, owners, foreign)
+        else:
+            winner = self._multi(key, owners)
+        if foreign:
+            self.foreign[key] = foreign
+        else:
+            self.foreign.pop(key, None)
+        return winner
+
+    def _live(self, owner: str, key: str) -> tuple[Entry, bytes]:
+        entry = self._logs[owner].entries[key]
+        value = entry[VALUE]
+        assert value is not None
+        return entry, value
+
+    def _single(self, prefix: Prefix, key: str, owners: set[str], foreign: set[str]) -> Visible | None:
+        assert prefix.classify is not None
+        unreadable: Visible | None = None
+        winner: Visible | None = None
+        for owner in sorted(owners) if len(owners) > 1 else owners:
+            entry, value = self._live(owner, key)
+            claim = prefix.classify(owner, key, value)
+            if claim is Claim.OWN:
+                winner = winner or Visible(owner, entry, value, True)
+            elif claim is Claim.UNREADABLE:
+                unreadable = unreadable or Visible(owner, entry, value, False)
+            else:
+                foreign.add(owner)
+        return winner or unreadable
+
+    def _multi(self, key: str, owners: set[str]) -> Visible | None:
+        best: tuple[int, str] = (0, "")
+        winner: Visible | None = None
+        unreadable: Visible | None = None
+        for owner in sorted(owners):
+            entry, value = self._live(owner, key)
+            envelope = unseal(value)
+            if envelope is None:
+                unreadable = unreadable or Visible(owner, entry, value, False)
+            elif (envelope.version, envelope.writer) > best:
+                best = (envelope.version, envelope.writer)
+                winner = (
+                    Visible(owner, entry, envelope.payload or b"", True)
+                    if envelope.payload is not None
+                    else None
+                )
+        return winner if best[0] else unreadable
