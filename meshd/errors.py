@@ -1,9 +1,9 @@
 """The errors that meshd tells people about, and how each is shown.
 
-This file owns every error that crosses a room's wall towards a person: over HTTP, in meshctl, or in the log line
-before the daemon stops. Rules: an error says whose fault it is (theirs or ours), its sentence says what to do, and
-raising one means that nothing was half-applied. Errors of one room's inner workings (a frame that cannot be decoded,
-a log that fails its hash) live in that room.
+This file owns every error that crosses a room's wall towards a person: over HTTP, in meshctl, or in the log
+line before the daemon stops. Rules: an error says whose fault it is (theirs or ours), its sentence says
+what to do, and raising one means that nothing was half-applied. Errors of one room's inner workings (a
+frame that cannot be decoded, a log that fails its hash) live in that room.
 
     MeshdError                      something went wrong, told as {error, code[, field]}
     +-- ConfigError                 a setting is unknown, of the wrong type, or out of range; names the field
@@ -36,9 +36,9 @@ from typing import ClassVar, NamedTuple
 class MeshdError(Exception):
     """Something went wrong that a person should read.
 
-    `message` is a sentence that says what to do; `code` is stable and upper-case; `field` is the dotted name of the
-    setting or body field at fault, if one is; `extra` holds further members of the HTTP body (`worker_id`, `owner`).
-    Subclasses set `code` and `http_status`; a call may override either.
+    `message` is a sentence that says what to do; `code` is stable and upper-case; `field` is the dotted
+    name of the setting or body field at fault, if one is; `extra` holds further members of the HTTP body
+    (`worker_id`, `owner`). Subclasses set `code` and `http_status`; a call may override either.
     """
 
     code: str = "INTERNAL"
@@ -63,7 +63,7 @@ class MeshdError(Exception):
             self.http_status = http_status
 
     def as_body(self) -> dict[str, object]:
-        """Return the JSON body of this error: `error`, `code`, `field` where one is at fault, and the extras."""
+        """Return the JSON body: `error`, `code`, `field` where one is at fault, and the extras."""
         body: dict[str, object] = {"error": self.message, "code": self.code}
         if self.field is not None:
             body["field"] = self.field
@@ -72,7 +72,7 @@ class MeshdError(Exception):
 
 
 class ConfigProblem(NamedTuple):
-    """One thing wrong with the configuration: the dotted `field`, what to do, and where the value came from."""
+    """One thing wrong with the configuration: the dotted `field`, what to do, where the value came from."""
 
     field: str
     message: str
@@ -84,7 +84,7 @@ class ConfigProblem(NamedTuple):
 
 
 class ConfigError(MeshdError):
-    """The configuration is refused; `problems` lists everything that is wrong with it, `field` names the first.
+    """The configuration is refused; `problems` lists all that is wrong with it, `field` names the first.
 
     Loading stops before anything is started, so the remedy is always to correct the setting and start again.
     """

@@ -1,0 +1,331 @@
+"""Reads settings from files, variables and flags, and makes one checked `Config` of them.
+
+This file owns precedence and everything that needs more than one setting at a time. Strongest first:
+
+    flags and --set  >  MESHD_* variables  >  conf.d/*.toml (later names win)  >  the file  >  defaults
+
+Rules: an unknown setting is an error wherever it stands; every problem is found before anything is refused,
+so that one run of `meshd validate` shows them all; nothing is read but the files named (and the host's
+name, for a default).
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import platformdirs
+
+from meshd.config_address import is_loopback, parse_address
+from meshd.config_schema import Setting, settings_of
+from meshd.config_sections import SECTIONS
+from meshd.errors import ConfigError, ConfigProblem
+
+#: Every setting by its dotted name.
+SETTINGS: dict[str, Setting] = {s.name: s for name, cls in SECTIONS.items() for s in settings_of(name, cls)}
+
+#: A unix socket's path fits 108 bytes with its closing zero.
+MAX_SOCKET_PATH_BYTES = 107
+
+#: Variables that begin with MESHD_ and are no settings: meshd's config file, and meshctl's own options.
+OTHER_VARIABLES = frozenset(
+    {"MESHD_CONFIG", "MESHD_ADDR", "MESHD_TOKEN_FILE", "MESHD_OUTPUT", "MESHD_TIMEOUT"}
+)
+# Kubernetes gives every container variables for each service; one called "meshd" or "meshd-api" makes these.
+_KUBERNETES = re.compile(
+    r"MESHD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
+)
+
+#: Settings that exist in the list and do not work yet: saying so beats running without what was asked for.
+NOT_YET: dict[str, str] = {
+    "tls.ca": "this version does not speak TLS yet",
+    "tls.cert": "this version does not speak TLS yet",
+    "tls.key": "this version does not speak TLS yet",
+    "security.strict_ownership": "this version does not sign entries yet",
+    "security.secret_file": "this version does not seal API keys yet",
+}
+
+
+class Raw(NamedTuple):
+    """A value before it is checked: as text (flags, variables) or as TOML gave it, and where it stood."""
+
+    value: Any
+    source: str
+    is_text: bool
+
+
+class Loaded(NamedTuple):
+    """What came of loading: the checked value and the source of every key, and the `[[worker]]` tables."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+    workers: tuple[dict[str, Any], ...]
+
+
+def load(
+    path: Path | None,
+    env: Mapping[str, str],
+    flags: Mapping[str, str | Sequence[str]],
+    sets: Sequence[str],
+    terminal: bool,
+) -> Loaded:
+    """Read and check everything; raises ConfigError with all problems found."""
+    problems: list[ConfigProblem] = []
+    layers: list[dict[str, Raw]] = []
+    workers: list[tuple[dict[str, Any], str]] = []
+    for file in _files(path, problems):
+        layers.append(_from_file(file, workers, problems))
+    layers.append(_from_env(env, problems))
+    layers.append(_from_flags(flags, problems))
+    layers.append(_from_sets(sets, problems))
+
+    chosen: dict[str, Raw] = {}
+    for layer in layers:
+        chosen.update(layer)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, spec in SETTINGS.items():
+        raw = chosen.get(name)
+        if raw is None:
+            continue
+        try:
+            values[name] = spec.from_text(raw.value) if raw.is_text else spec.from_toml(raw.value)
+            sources[name] = raw.source
+        except ValueError as error:
+            problems.append(ConfigProblem(name, str(error), raw.source))
+    bad = {problem.field for problem in problems}
+    _derive(values, sources, problems, bad, terminal)
+    if not bad:
+        _check_relations(values, sources, problems)
+    checked_workers = _check_workers(workers, problems)
+    if problems:
+        raise ConfigError.from_problems(problems)
+    return Loaded(values, sources, checked_workers)
+
+
+# --- where values stand
+# ---------------------------------------------------------------------------------------
+
+
+def _files(path: Path | None, problems: list[ConfigProblem]) -> list[Path]:
+    if path is None:
+        return []
+    if not path.is_file():
+        problems.append(
+            ConfigProblem("config", f"there is no file {path}: name one with --config, or leave it out")
+        )
+        return []
+    return [path, *sorted((path.parent / "conf.d").glob("*.toml"))]
+
+
+def _from_file(
+    path: Path, workers: list[tuple[dict[str, Any], str]], problems: list[ConfigProblem]
+) -> dict[str, Raw]:
+    source = str(path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problems.append(ConfigProblem("config", f"cannot be read: {error.strerror}", source))
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(ConfigProblem("config", f"is not TOML: {error}", source))
+        return {}
+    found: dict[str, Raw] = {}
+    for section, body in document.items():
+        if section == "worker":
+            _collect_workers(body, source, workers, problems)
+        elif section not in SECTIONS:
+            hint = _nearest(section, [*SECTIONS, "worker"])
+            problems.append(ConfigProblem(section, f"there is no such section{hint}", source))
+        elif not isinstance(body, dict):
+            problems.append(
+                ConfigProblem(section, f"is a section: write [{section}] and its settings below", source)
+            )
+        else:
+            for key, value in body.items():
+                name = f"{section}.{key}"
+                if _known(name, source, problems):
+                    found[name] = Raw(value, source, is_text=False)
+    return found
+
+
+def _from_env(env: Mapping[str, str], problems: list[ConfigProblem]) -> dict[str, Raw]:
+    found: dict[str, Raw] = {}
+    for variable in sorted(env):
+        if not variable.startswith("MESHD_") or variable in OTHER_VARIABLES or _KUBERNETES.match(variable):
+            continue
+        section, _, key = variable.removeprefix("MESHD_").lower().partition("__")
+        name = f"{section}.{key}"
+        if name in SETTINGS:
+            found[name] = Raw(env[variable], f"${variable}", is_text=True)
+        else:
+            hint = _nearest(variable, [variable_of(known) for known in SETTINGS])
+            problems.append(
+                ConfigProblem(variable, f"no setting belongs to this variable{hint}", "the environment")
+            )
+    return found
+
+
+def _from_flags(flags: Mapping[str, str | Sequence[str]], problems: list[ConfigProblem]) -> dict[str, Raw]:
+    found: dict[str, Raw] = {}
+    for name, value in flags.items():
+        if _known(name, "flags", problems):
+            is_text = isinstance(value, str)
+            found[name] = Raw(value if is_text else list(value), "flags", is_text)
+    return found
+
+
+def _from_sets(sets: Sequence[str], problems: list[ConfigProblem]) -> dict[str, Raw]:
+    found: dict[str, Raw] = {}
+    for text in sets:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals:
+            problems.append(
+                ConfigProblem("--set", f"write KEY=VALUE, for example mesh.heartbeat_s=0.5, not {text!r}")
+            )
+        elif _known(name, "--set", problems):
+            found[name] = Raw(value, "--set", is_text=True)
+    return found
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a dotted setting: mesh.bind is MESHD_MESH__BIND."""
+    section, _, key = name.partition(".")
+    return f"MESHD_{section.upper()}__{key.upper()}"
+
+
+def _known(name: str, source: str, problems: list[ConfigProblem]) -> bool:
+    if name in SETTINGS:
+        return True
+    problems.append(ConfigProblem(name, f"there is no such setting{_nearest(name, SETTINGS)}", source))
+    return False
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    if not near and "." in name:  # the right key under the wrong section
+        key = name.rpartition(".")[2]
+        near = [candidate for candidate in known if candidate.rpartition(".")[2] == key][:1]
+    return f": did you mean {near[0]}?" if near else ""
+
+
+# --- defaults that follow from other settings
+# -----------------------------------------------------------------
+
+
+def _host_name() -> str:
+    return platform.node().split(".")[0]
+
+
+def _derive(
+    values: dict[str, Any],
+    sources: dict[str, str],
+    problems: list[ConfigProblem],
+    bad: set[str],
+    terminal: bool,
+) -> None:
+    """Fill in what was not set; a default whose own premise was refused is left alone."""
+    for name, spec in SETTINGS.items():
+        if name not in values and name not in bad and (spec.default is not None or spec.optional):
+            values[name] = spec.default
+            sources[name] = "default"
+
+    def derive(name: str, premise: str | None, make: Callable[[], Any], why: str) -> None:
+        if name in values or name in bad or premise in bad:
+            return
+        try:
+            values[name] = SETTINGS[name].from_toml(make())
+            sources[name] = f"default ({why})"
+        except ValueError as error:
+            problems.append(ConfigProblem(name, f"must be set, since its default ({why}) is no use: {error}"))
+            bad.add(name)
+
+    loopback = "mesh.bind" in values and is_loopback(parse_address(values["mesh.bind"]).host)
+    derive("node.name", None, _host_name, "the host's name")
+    derive(
+        "node.data_dir", None, lambda: platformdirs.user_data_dir("meshd", appauthor=False), "the platform's"
+    )
+    derive("mesh.advertise", "mesh.bind", lambda: values["mesh.bind"], "mesh.bind")
+    is_or_not = "is loopback" if loopback else "is not loopback"
+    derive("sync.publish_loopback", "mesh.bind", lambda: loopback, f"mesh.bind {is_or_not}")
+    derive("security.allow_plaintext", "mesh.bind", lambda: loopback, f"mesh.bind {is_or_not}")
+    with_tls = values.get("tls.cert") is not None
+    derive(
+        "security.strict_ownership", "tls.cert", lambda: with_tls, f"{'with' if with_tls else 'without'} TLS"
+    )
+    derive(
+        "api.socket", "node.data_dir", lambda: str(values["node.data_dir"] / "meshd.sock"), "node.data_dir"
+    )
+    derive("log.format", None, lambda: "console" if terminal else "json",
+           "on a terminal" if terminal else "not on a terminal")  # fmt: skip
+
+
+# --- what must hold between settings
+# --------------------------------------------------------------------------
+
+
+def _check_relations(values: dict[str, Any], sources: dict[str, str], problems: list[ConfigProblem]) -> None:
+    def refuse(name: str, message: str) -> None:
+        problems.append(ConfigProblem(name, message, sources[name]))
+
+    for name, reason in NOT_YET.items():
+        if values[name] not in (None, False):
+            refuse(name, f"{reason}: remove the setting")
+    if values["mesh.active_view"] > values["mesh.full_mesh_max"]:
+        refuse("mesh.active_view", f"must be at most mesh.full_mesh_max ({values['mesh.full_mesh_max']})")
+    forget_after = f"{values['sync.forget_after_s']:.10g} seconds"
+    if values["sync.fence_keep_s"] <= values["sync.forget_after_s"]:
+        refuse("sync.fence_keep_s", f"must be above sync.forget_after_s ({forget_after})")
+    if values["sync.tombstone_grace_s"] > values["sync.forget_after_s"]:
+        refuse("sync.tombstone_grace_s", f"must be at most sync.forget_after_s ({forget_after})")
+    bind = parse_address(values["mesh.bind"])
+    if not bind.is_loopback and values["tls.cert"] is None and not values["security.allow_plaintext"]:
+        refuse(
+            "mesh.bind",
+            f"{bind} can be reached from other machines, and nothing is encrypted without TLS: "
+            "bind to loopback, or accept that with security.allow_plaintext = true",
+        )
+    api = parse_address(values["api.bind"])
+    if api.port != 0 and api == bind:
+        refuse("api.bind", f"must differ from mesh.bind ({bind})")
+    size_bytes = len(str(values["api.socket"]).encode())
+    if size_bytes > MAX_SOCKET_PATH_BYTES:
+        refuse(
+            "api.socket",
+            f"is {size_bytes} bytes long, and a unix socket's path takes at most {MAX_SOCKET_PATH_BYTES}: "
+            "set api.socket to a shorter one",
+        )
+
+
+def _collect_workers(
+    body: Any, source: str, workers: list[tuple[dict[str, Any], str]], problems: list[ConfigProblem]
+) -> None:
+    if not isinstance(body, list) or not all(isinstance(entry, dict) for entry in body):
+        problems.append(
+            ConfigProblem("worker", "is a list: write [[worker]] before each worker's settings", source)
+        )
+        return
+    workers.extend((entry, source) for entry in body)
+
+
+def _check_workers(
+    workers: Sequence[tuple[dict[str, Any], str]], problems: list[ConfigProblem]
+) -> tuple[dict[str, Any], ...]:
+    """Check what needs no knowledge of workers: each has a URL, and none stands twice."""
+    seen: dict[str, str] = {}
+    for number, (entry, source) in enumerate(workers):
+        field = f"worker[{number}].url"
+        url = entry.get("url")
+        if not isinstance(url, str) or not url:
+            problems.append(ConfigProblem(field, "must be a string such as http://127.0.0.1:8000", source))
+        elif url in seen:
+            problems.append(ConfigProblem(field, f"{url} is declared already in {seen[url]}", source))
+        else:
+            seen[url] = source
+    return tuple(entry for entry, _ in workers)
