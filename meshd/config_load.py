@@ -282,8 +282,6 @@ def _check_relations(values: dict[str, Any], sources: dict[str, str], problems: 
     forget_after = f"{values['sync.forget_after_s']:.10g} seconds"
     if values["sync.fence_keep_s"] <= values["sync.forget_after_s"]:
         refuse("sync.fence_keep_s", f"must be above sync.forget_after_s ({forget_after})")
-    if values["sync.tombstone_grace_s"] > values["sync.forget_after_s"]:
-        refuse("sync.tombstone_grace_s", f"must be at most sync.forget_after_s ({forget_after})")
     bind = parse_address(values["mesh.bind"])
     if not bind.is_loopback and values["tls.cert"] is None and not values["security.allow_plaintext"]:
         refuse(

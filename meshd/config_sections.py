@@ -225,7 +225,7 @@ class SyncConfig:
     )
     tombstone_grace_s: float = setting(
         600.0,
-        "How long this node keeps its own tombstones before it collects them; at most sync.forget_after_s.",
+        "How long this node keeps its own tombstones before it collects them.",
         unit="seconds",
         minimum=0,
         maximum=YEAR_S,
