@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
+
+if TYPE_CHECKING:
+    from meshd.config import HealthConfig
 
 Status = Literal["pending", "ready", "not_ready", "failed", "draining"]
 
@@ -75,32 +78,7 @@ class HealthSettings:
             raise IllegalInput("health_path must start with /")
 
 
-class NodeHealth(Protocol):
-    """The part of the configuration's `health` section that is read here; times in seconds."""
-
-    @property
-    def timeout_secs(self) -> float: ...
-    @property
-    def check_interval_secs(self) -> float: ...
-    @property
-    def success_threshold(self) -> int: ...
-    @property
-    def failure_threshold(self) -> int: ...
-    @property
-    def disable_health_check(self) -> bool: ...
-    @property
-    def drain_settle_secs(self) -> float: ...
-    @property
-    def health_path(self) -> str: ...
-    @property
-    def fast_interval_s(self) -> float: ...
-    @property
-    def fast_window_s(self) -> float: ...
-    @property
-    def recover_failed_workers(self) -> bool: ...
-
-
-def node_settings(health: NodeHealth) -> HealthSettings:
+def node_settings(health: HealthConfig) -> HealthSettings:
     """Return the node's settings, as they hold for a worker that says nothing itself."""
     return HealthSettings(
         success_threshold=health.success_threshold,

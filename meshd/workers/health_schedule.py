@@ -138,7 +138,7 @@ class HealthSchedule:
 
         `fast` checks at once and turns `normal` by itself when the fast window ends; `normal` makes the
         first check somewhere within one interval, so that workers registered together spread out;
-        `recover` checks about once a minute. A check in flight for the same revision and target stays current.
+        `recover` checks about once a minute. A check in flight that asks the same stays current.
         """
         known = self._watched.get(id)
         watched = _Watched(revision, target, settings, mode, now + settings.fast_window_s, self._token())
@@ -148,14 +148,12 @@ class HealthSchedule:
                 watched.in_flight, watched.started = known.in_flight, known.started
                 return
             self._in_flight -= 1
-        match mode:
-            case "fast":
-                first = now
-            case "normal":
-                first = now + self._rng.random() * settings.check_interval_s
-            case "recover":
-                first = now + self._jittered(RECOVER_INTERVAL_S)
-        self._schedule(id, watched, first)
+        wait_s = 0.0
+        if mode == "normal":
+            wait_s = self._rng.random() * settings.check_interval_s
+        elif mode == "recover":
+            wait_s = self._jittered(RECOVER_INTERVAL_S)
+        self._schedule(id, watched, now + wait_s)
 
     def unwatch(self, id: str) -> None:
         """Check this worker no more; a check in flight becomes stale. Unknown ids are fine."""

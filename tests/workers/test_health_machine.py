@@ -53,7 +53,8 @@ def test_a_worker_starts_pending_with_checks_and_ready_without() -> None:
 def test_the_own_setting_of_a_worker_beats_the_one_of_its_node_both_ways() -> None:
     assert not effective({"disable_health_check": False}, OFF).disabled
     assert effective({"disable_health_check": True}, LOCAL).disabled
-    assert effective({}, OFF).disabled and effective({"disable_health_check": None}, OFF).disabled
+    assert effective({}, OFF).disabled
+    assert effective({"disable_health_check": None}, OFF).disabled
 
 
 @pytest.mark.req("LIF-2")
