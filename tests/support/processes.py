@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -61,6 +62,12 @@ def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what} (last: {last!r})")
         time.sleep(every_s)
+
+
+def everywhere(daemons: Iterable[Daemon], check: Callable[[Daemon], object], what: str) -> None:
+    """Wait until `check(daemon)` is true for each of the daemons, one after the other."""
+    for daemon in daemons:
+        eventually(partial(check, daemon), f"{daemon.name}: {what}")
 
 
 def free_port() -> int:
@@ -136,9 +143,7 @@ class Mesh:
         wanted = set(self.daemons)
         for daemon in self:
             eventually(
-                lambda daemon=daemon: alive(daemon) == wanted,  # type: ignore[misc] # bound at once, not inferred
-                f"{daemon.name} sees {sorted(wanted)} alive",
-                timeout_s,
+                partial(_sees_exactly, daemon, wanted), f"{daemon.name} sees {sorted(wanted)}", timeout_s
             )
 
     def stop(self) -> None:
@@ -146,10 +151,18 @@ class Mesh:
         self.children.stop([daemon.child for daemon in self if daemon.running], grace_s=10.0)
 
 
+MeshMaker = Callable[..., Mesh]
+"""What the fixture `make_mesh` gives: `make_mesh("a", "b", settings={...})`."""
+
+
 def alive(daemon: Daemon) -> set[str]:
     """The names of the members that a daemon sees alive, itself included."""
     members = daemon.get("/mesh/members")["members"]
     return {member["name"] for member in members if member["state"] == "alive"}
+
+
+def _sees_exactly(daemon: Daemon, names: set[str]) -> bool:
+    return alive(daemon) == names
 
 
 def agree(daemons: Iterable[Daemon]) -> bool:
