@@ -16,7 +16,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from meshd.workers.health_machine import HealthSettings, Status
+from meshd.workers.health_machine import HealthSettings, HealthState, Status
 
 if TYPE_CHECKING:
     import random
@@ -75,6 +75,15 @@ class CheckResult:
     passed: bool
     cause: str | None
     token: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChange:
+    """What one current result did to a worker; `before` and `after` may be equal."""
+
+    url: str
+    before: HealthState
+    after: HealthState
 
 
 def mode_for(status: Status, settings: HealthSettings) -> Mode | None:
