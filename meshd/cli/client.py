@@ -1,0 +1,292 @@
+"""Asking a daemon: JSON over HTTP, on TCP or a unix socket, with the standard library only.
+
+Rules: one `Api` speaks to one daemon. Its candidates are tried in order until one accepts;
+it stays with that one. Only what is safe to repeat (GET) is repeated when a kept connection
+turns out to be closed. Whatever goes wrong becomes a `CliError` that names the address and
+the next step; the caller never sees a socket error.
+"""
+
+import errno
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from meshd.cli.address import Address
+from meshd.cli.exits import ApiRefused, CliError, InputRefused, NoSuchRoute, TimedOut, Unreachable
+
+DEFAULT_TIMEOUT_S = 10.0
+MAX_BODY_BYTES = 1 << 30
+"""A bound against a stream that never ends; a million entries are well below it."""
+
+START_HINT = "is meshd running? start it with `meshd run`, or say where it is with --addr"
+
+
+class Reply(NamedTuple):
+    """A successful answer: HTTP status, headers in lower case, decoded JSON body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket file."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def path_of(*parts: str) -> str:
+    """A URL path from parts that may hold any character: `/mesh/store/worker%3A...`."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+class Api:
+    """One daemon's API. `timeout_s` bounds the connect and each wait for the answer."""
+
+    def __init__(
+        self, candidates: Sequence[Address], *, token: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        self.candidates = list(candidates)
+        self.address: Address | None = None
+        self.timeout_s = timeout_s
+        self._token = token
+        self._kept: http.client.HTTPConnection | None = None
+
+    def __str__(self) -> str:
+        return str(self.address or (self.candidates[0] if self.candidates else "no address"))
+
+    def connect(self) -> None:
+        """Find out which candidate accepts, and keep that connection; raises `Unreachable`."""
+        if self._kept is None:
+            self._kept = self._connect()
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
+        """The decoded body of a GET. `None` values in `query` are left out."""
+        return self.call("GET", path, query=query).body
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """One request and its answer; raises `CliError` for anything but a 2xx."""
+        target = path + query_text(query)
+        data = None if body is None else json.dumps(body).encode()
+        sent = {"Accept": "application/json", **(headers or {})}
+        if data is not None:
+            sent["Content-Type"] = "application/json"
+        response = self._exchange(method, target, data, sent)
+        raw = self._read(response)
+        return self._judge(method, path, response, raw)
+
+    def stream(
+        self, path: str, query: Mapping[str, object], headers: Mapping[str, str], *, quiet_s: float
+    ) -> http.client.HTTPResponse:
+        """Open a stream on a connection of its own; the caller reads and closes the response.
+
+        Once it is open, reading raises `TimeoutError` after `quiet_s` seconds of silence.
+        """
+        connection = self._connect()
+        sock = connection.sock
+        try:
+            response = self._send(connection, "GET", path + query_text(query), None, dict(headers))
+        except (OSError, http.client.HTTPException) as problem:
+            raise self._lost(problem) from problem
+        if response.status >= 300:
+            self._judge("GET", path, response, self._read(response))
+        sock.settimeout(quiet_s)
+        return response
+
+    def _exchange(
+        self, method: str, target: str, data: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            try:
+                response = self._send(kept, method, target, data, headers)
+            except TimeoutError as problem:
+                raise self._lost(problem) from problem
+            except (OSError, http.client.HTTPException) as problem:
+                # The daemon may close an idle connection at any time. A request that changes
+                # something may have been carried out, so only a GET is sent again.
+                kept.close()
+                if method != "GET":
+                    raise self._lost(problem) from problem
+            else:
+                self._kept = kept
+                return response
+        connection = self._connect()
+        try:
+            response = self._send(connection, method, target, data, headers)
+        except (OSError, http.client.HTTPException) as problem:
+            raise self._lost(problem) from problem
+        self._kept = connection
+        return response
+
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        data: bytes | None,
+        headers: dict[str, str],
+    ) -> http.client.HTTPResponse:
+        if self._token:
+            headers = {"Authorization": f"Bearer {self._token}", **headers}
+        connection.request(method, target, body=data, headers=headers)
+        return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            raw = response.read(MAX_BODY_BYTES)
+        except (OSError, http.client.HTTPException) as problem:
+            self._kept = None
+            raise self._lost(problem) from problem
+        if response.will_close:
+            self._kept = None
+        return raw
+
+    def _connect(self) -> http.client.HTTPConnection:
+        """The first candidate that accepts; remembers it."""
+        tried: list[str] = []
+        dead_sockets: set[str] = set()
+        for address in [self.address] if self.address else self.candidates:
+            if address.implied_by and address.implied_by in dead_sockets:
+                tried.append(f"{address} (not tried: its daemon's socket is dead)")
+                continue
+            connection = self._connection_to(address)
+            try:
+                connection.connect()
+            except OSError as problem:
+                connection.close()
+                if address.path and _nobody_listens(problem):
+                    dead_sockets.add(address.path)
+                tried.append(f"{address} ({_reason(problem)})")
+                continue
+            self.address = address
+            return connection
+        raise _no_daemon(tried, self.candidates)
+
+    def _connection_to(self, address: Address) -> http.client.HTTPConnection:
+        if address.path:
+            return _UnixConnection(address.path, self.timeout_s)
+        if address.tls:
+            return http.client.HTTPSConnection(address.host, address.port, timeout=self.timeout_s)
+        return http.client.HTTPConnection(address.host, address.port, timeout=self.timeout_s)
+
+    def _lost(self, problem: Exception) -> CliError:
+        if isinstance(problem, TimeoutError):
+            return TimedOut(
+                f"{self} accepted the connection but did not answer within {self.timeout_s:g} s",
+                hint="the daemon is stopped, overloaded or stuck: see its log, or wait longer with --timeout",
+            )
+        if isinstance(problem, http.client.BadStatusLine | http.client.UnknownProtocol) and not isinstance(
+            problem, http.client.RemoteDisconnected
+        ):
+            return Unreachable(
+                f"{self} does not speak HTTP",
+                hint="the API port is wanted (7391 by default), not the mesh port (7390 by default)",
+            )
+        return Unreachable(
+            f"{self} closed the connection before it had answered ({_reason(problem)})",
+            hint="it may be stopping, or this is the mesh port: the API's is 7391 by default",
+        )
+
+    def _judge(self, method: str, path: str, response: http.client.HTTPResponse, raw: bytes) -> Reply:
+        try:
+            body: Any = json.loads(raw) if raw.strip() else None
+        except ValueError as problem:
+            if response.status < 300:
+                raise Unreachable(
+                    f"{self} answered {method} {path} with something that is not JSON",
+                    hint="is this meshd's API? another program may hold the port",
+                ) from problem
+            body = None
+        if response.status < 300:
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, headers, body)
+        raise refusal(str(self), method, path, response.status, body)
+
+
+def refusal(where: str, method: str, path: str, status: int, body: Any) -> ApiRefused:
+    """The error for an answer that is not 2xx."""
+    fields: dict[str, Any] = body if isinstance(body, dict) else {}
+    code = str(fields.get("code") or "")
+    message = str(fields.get("error") or f"{where} answered {method} {path} with HTTP {status}")
+    if status in (404, 405) and code in ("", "NOT_FOUND", "METHOD_NOT_ALLOWED", "ROUTE_NOT_FOUND"):
+        return NoSuchRoute(
+            f"the daemon at {where} has no {method} {path}",
+            status=status,
+            code=code,
+            body=fields,
+            hint="it is older than this meshctl (see `meshctl version`): upgrade meshd to use this",
+        )
+    if field := fields.get("field"):
+        message = f"{message} (field: {field})"
+    hint = None
+    if status in (401, 403):
+        hint = "give a token with --token-file FILE (or MESHCTL_TOKEN_FILE), or use the daemon's unix socket"
+    elif status >= 500 and not code:
+        hint = "this is the daemon's fault: its log has the cause"
+    kind = InputRefused if status in (400, 413, 422) else ApiRefused
+    return kind(message, status=status, code=code, body=fields, hint=hint)
+
+
+def query_text(query: Mapping[str, object] | None) -> str:
+    """`?a=1&b=2`, without what is `None`; lists repeat their name."""
+    pairs: list[tuple[str, object]] = []
+    for name, value in (query or {}).items():
+        if isinstance(value, list | tuple):
+            pairs += [(name, item) for item in value]
+        elif value is not None:
+            pairs.append((name, value))
+    return "?" + urlencode(pairs) if pairs else ""
+
+
+def _nobody_listens(problem: OSError) -> bool:
+    return problem.errno in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, TimeoutError):
+        return "no answer to the connection attempt"
+    if isinstance(problem, ssl.SSLError):
+        return f"TLS: {problem.reason or problem}"
+    if isinstance(problem, socket.gaierror):
+        return "the host name is not known"
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return str(problem) or type(problem).__name__
+
+
+def _no_daemon(tried: Sequence[str], candidates: Sequence[Address]) -> Unreachable:
+    if not tried:
+        return Unreachable("the data directory names no running daemon", hint=START_HINT)
+    if any("permission denied" in line for line in tried):
+        return Unreachable(
+            "may not connect to " + ", ".join(tried),
+            hint="run meshctl as the daemon's user or group, or use its TCP address with --addr",
+        )
+    sources = {candidate.source for candidate in candidates}
+    hint = START_HINT
+    if sources == {"MESHCTL_ADDR"}:
+        hint = "the address comes from MESHCTL_ADDR: " + START_HINT
+    elif sources == {"--addr"}:
+        hint = "is meshd running there, and is this its API port? On that host `meshctl info` finds it"
+    return Unreachable("no daemon answers at " + ", ".join(tried), hint=hint)
