@@ -8,6 +8,7 @@ is measured. Time runs from just before the request is sent ("submitted").
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import time
@@ -61,9 +62,15 @@ def _request(spec: dict[str, object]) -> bytes:
     return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+def _answered(seen: bytes) -> bool:
+    head, end, body = seen.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    return bool(end) and length is not None and len(body) >= int(length[1])
+
+
 def _round(post: _Stream, streams: tuple[_Stream, _Stream], spec: dict[str, object]) -> Round:
-    url = str(spec["url"]).encode()
-    awaited = {post: b"\r\n\r\n", streams[0]: url + b'"', streams[1]: url + b'"'}
+    url = str(spec["url"]).encode() + b'"'
+    awaited = (post, *streams)
     at: dict[_Stream, float] = {}
     for stream in awaited:
         stream.seen = b""
@@ -81,7 +88,8 @@ def _round(post: _Stream, streams: tuple[_Stream, _Stream], spec: dict[str, obje
             for key, _ in ready:
                 stream = key.data
                 stream.read()
-                if stream not in at and awaited[stream] in stream.seen:
+                told = _answered(stream.seen) if stream is post else url in stream.seen
+                if told and stream not in at:
                     at[stream] = now - submitted
     if not post.seen.startswith(b"HTTP/1.1 202"):
         raise RuntimeError(f"A refused the worker: {post.seen[:300]!r}")
