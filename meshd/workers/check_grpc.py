@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from meshd.workers.health_schedule import CheckTarget
+from meshd.workers.health_schedule import CheckTarget, server_url
 
 CHANNELS: Final = 128
 """Channels kept open; as many as there are checks in flight at once, the least recently used goes first."""
@@ -95,7 +95,7 @@ class GrpcChecker:
         try:
             with trio.fail_after(target.timeout_s):
                 await self._load()
-                with self._peer(target.url) as peer:
+                with self._peer(server_url(target.url)) as peer:
                     return await self._check(peer, target)
         except CallFailed as failed:
             return failed.cause
@@ -110,7 +110,7 @@ class GrpcChecker:
         try:
             with trio.fail_after(target.timeout_s):
                 await self._load()
-                with self._peer(target.url) as peer:
+                with self._peer(server_url(target.url)) as peer:
                     return await self._limits(peer, target)
         except trio.TooSlowError:
             raise CallFailed(f"no answer within {target.timeout_s:g} s") from None
@@ -155,18 +155,21 @@ class GrpcChecker:
 
     async def _limits(self, peer: _Peer, target: CheckTarget) -> list[int]:
         way = target.runtime_type if target.runtime_type in ENGINES else peer.answers_to
-        if way not in ENGINES or not ENGINES[way].loads:
-            return []
-        pb = self._modules[way]
-        method = f"/{ENGINES[way].service}/GetLoads"
-        request = pb.GetLoadsRequest(include=["core"])
-        try:
-            answer = await self._call(peer, method, request, pb.GetLoadsResponse, target)
-        except CallFailed as failed:
-            if failed.unknown:
-                return []
-            raise
-        return [load.max_running_requests for load in sorted(answer.loads, key=lambda load: load.dp_rank)]
+        for name in [way] if way in ENGINES else ENGINES:
+            if not ENGINES[name].loads:
+                continue
+            pb = self._modules[name]
+            request = pb.GetLoadsRequest(include=["core"])
+            method = f"/{ENGINES[name].service}/GetLoads"
+            try:
+                answer = await self._call(peer, method, request, pb.GetLoadsResponse, target)
+            except CallFailed as failed:
+                if not failed.unknown:
+                    raise
+                continue
+            loads = sorted(answer.loads, key=lambda load: load.dp_rank)
+            return [load.max_running_requests for load in loads]
+        return []
 
     # --- calls and channels -----------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshd.workers.health_schedule import CheckTarget
+from meshd.workers.health_schedule import CheckTarget, server_url
 from meshd.workers.http_client import HttpClient, RequestFailed
 
 
@@ -16,7 +16,10 @@ class HttpChecker:
         """Return None if the worker answers with any 2xx within its timeout, else the cause (LIF-4)."""
         try:
             reply = await self._client.get(
-                target.url, target.health_path, timeout_s=target.timeout_s, api_key=target.api_key
+                server_url(target.url),
+                target.health_path,
+                timeout_s=target.timeout_s,
+                api_key=target.api_key,
             )
         except RequestFailed as failed:
             return failed.cause

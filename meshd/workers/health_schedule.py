@@ -13,6 +13,7 @@ a slow worker therefore delays itself alone.
 from __future__ import annotations
 
 import heapq
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -35,7 +36,7 @@ class CheckTarget:
     """All that a checker needs to know of a worker."""
 
     url: str
-    """Normalised, without trailing slash."""
+    """Normalised, without trailing slash; the server is at `server_url(url)`."""
     scheme: str
     """http, https, grpc, grpcs or ipc."""
     health_path: str
@@ -43,6 +44,14 @@ class CheckTarget:
     api_key: str | None = field(default=None, repr=False)
     """Sent as bearer token; never logged, hence not in the repr."""
     runtime_type: str = "unspecified"
+
+
+_RANK: Final = re.compile(r"@[0-9]+\Z")
+
+
+def server_url(url: str) -> str:
+    """Return where the server of a worker is asked: the URL without a data-parallel rank (`@3`)."""
+    return url if url.startswith("ipc:") else _RANK.sub("", url)
 
 
 @dataclass(frozen=True, slots=True)
