@@ -24,31 +24,43 @@ GARBAGE = {
 }
 
 
-def _mentions(daemon: Daemon, address: str) -> list[dict[str, object]]:
-    return [event for event in log_events(daemon) if address in json.dumps(event)]
+def _mentions(daemon: Daemon, addresses: list[str]) -> list[dict[str, object]]:
+    lines = ((event, json.dumps(event)) for event in log_events(daemon))
+    return [event for event, line in lines if any(address in line for address in addresses)]
+
+
+def _send(target: str, content: bytes, kind: str) -> str:
+    """Send garbage, wait until the other side closes, and return the address that it came from."""
+    host, _, port = target.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20.0) as sock:
+        sock.sendall(content)
+        try:
+            _read_to_end(sock)
+        except TimeoutError:
+            raise AssertionError(f"the connection stays open after {kind}") from None
+        return f"127.0.0.1:{sock.getsockname()[1]}"
 
 
 @pytest.mark.req("SEC-4")
-@pytest.mark.parametrize("kind", GARBAGE)
-def test_garbage_on_the_mesh_port_is_dropped_and_logged_once(mesh: Mesh, kind: str) -> None:
+def test_garbage_on_the_mesh_port_is_dropped_and_logged_once_and_nothing_else_notices(mesh: Mesh) -> None:
     daemon, *peers = mesh
-    host, _, port = daemon.mesh.rpartition(":")
+    senders = []
     with EventStream(daemon, "?types=member") as stream:
-        with socket.create_connection((host, int(port)), timeout=20.0) as sock:
-            address = f"127.0.0.1:{sock.getsockname()[1]}"
-            sock.sendall(GARBAGE[kind])
-            _read_to_end(sock)
-        eventually(lambda: _mentions(daemon, address), "the log names the sender")
+        for kind, content in GARBAGE.items():
+            senders.append(_send(daemon.mesh, content, kind))
+        eventually(lambda: _mentions(daemon, senders), "the log names the first sender")
         url = "http://127.0.0.1:9"
         worker_id = daemon.register({"url": url, "health": {"disable_health_check": True}})
         everywhere(peers, lambda peer: url in peer.workers(), "still hears of changes")
         daemon.call("DELETE", f"/workers/{worker_id}?drain=0").expect(202)
         everywhere(peers, lambda peer: not peer.workers(), "still hears of removals")
-    assert len(_mentions(daemon, address)) == 1
+    # A line for each would let a stranger fill the log: repetitions from one address are only counted.
+    assert len(_mentions(daemon, senders)) == 1
     assert not stream.of("member")
     for other in mesh:
         assert alive(other) == {"a", "b", "c"}
-        assert other is daemon or not _mentions(other, address)
+    for peer in peers:
+        assert not _mentions(peer, senders)
 
 
 @pytest.mark.req("SEC-4")
