@@ -100,7 +100,7 @@ def load(
             problems.append(ConfigProblem(name, str(error), raw.source))
     bad = {problem.field for problem in problems}
     _derive(values, sources, problems, bad, terminal)
-    if not bad:
+    if not bad & SETTINGS.keys():
         _check_relations(values, sources, problems)
     checked_workers = _check_workers(workers, problems)
     if problems:

@@ -53,7 +53,7 @@ def read_requirements(path: Path = TESTS / "requirements.md") -> dict[str, Requi
     return found
 
 
-def tests_of(path: Path) -> Iterator[tuple[str, str]]:
+def marks_in(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (requirement, test) for every mark in a file; raises ValueError for one not of strings."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     yield from _in_body(tree.body, [], "")
@@ -66,7 +66,7 @@ def make_report(requirements: dict[str, Requirement], tests: Path = TESTS) -> Re
     for path in sorted(tests.rglob("test_*.py")):
         name = path.relative_to(tests.parent).as_posix()
         try:
-            for identifier, test in tests_of(path):
+            for identifier, test in marks_in(path):
                 if identifier in held:
                     held[identifier].append(f"{name}::{test}")
                 else:
