@@ -29,6 +29,7 @@ from meshd.config_sections import (
     SyncConfig,
     TlsConfig,
 )
+from meshd.errors import ConfigProblem
 
 __all__ = [
     "Address",
@@ -68,6 +69,7 @@ class Config:
 
     `worker` holds the `[[worker]]` tables as they were read, each with a `url`; the rest of a table is
     checked where worker specs are known. `sources` tells for each dotted name where its value came from.
+    `warnings` are for the log at start: settings that are allowed and may not be what was meant.
     """
 
     node: NodeConfig
@@ -83,6 +85,7 @@ class Config:
     security: SecurityConfig
     worker: tuple[dict[str, Any], ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+    warnings: tuple[ConfigProblem, ...] = field(default=(), compare=False)
 
     def get(self, name: str) -> Any:
         """Return the value of a dotted setting; raises KeyError when there is none of that name."""
@@ -127,7 +130,7 @@ def load_config(
         section: cls(**{f.name: loaded.values[f"{section}.{f.name}"] for f in fields(cls)})
         for section, cls in SECTIONS.items()
     }
-    return Config(**sections, worker=loaded.workers, sources=loaded.sources)
+    return Config(**sections, worker=loaded.workers, sources=loaded.sources, warnings=loaded.warnings)
 
 
 def _as_toml(value: Any) -> str:

@@ -15,7 +15,7 @@ import difflib
 import platform
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,13 +41,19 @@ _KUBERNETES = re.compile(
     r"MESHD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
 )
 
-#: Settings that exist in the list and do not work yet: saying so beats running without what was asked for.
+#: Settings of protection that do not work yet: refusing them beats running without what was asked for.
 NOT_YET: dict[str, str] = {
     "tls.ca": "this version does not speak TLS yet",
     "tls.cert": "this version does not speak TLS yet",
     "tls.key": "this version does not speak TLS yet",
     "security.strict_ownership": "this version does not sign entries yet",
     "security.secret_file": "this version does not seal API keys yet",
+}
+
+#: Settings that do no harm and nothing else yet: who sets one is warned.
+NO_EFFECT_YET: dict[str, str] = {
+    "mesh.full_mesh_max": "has no effect yet: every node connects to every other",
+    "mesh.active_view": "has no effect yet: every node connects to every other",
 }
 
 
@@ -60,11 +66,12 @@ class Raw(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What came of loading: the checked value and the source of every key, and the `[[worker]]` tables."""
+    """What came of loading: value and source of every key, the `[[worker]]` tables, and warnings."""
 
     values: dict[str, Any]
     sources: dict[str, str]
     workers: tuple[dict[str, Any], ...]
+    warnings: tuple[ConfigProblem, ...]
 
 
 def load(
@@ -105,7 +112,7 @@ def load(
     checked_workers = _check_workers(workers, problems)
     if problems:
         raise ConfigError.from_problems(problems)
-    return Loaded(values, sources, checked_workers)
+    return Loaded(values, sources, checked_workers, tuple(_warnings(values, sources)))
 
 
 # --- where values stand
@@ -298,6 +305,25 @@ def _check_relations(values: dict[str, Any], sources: dict[str, str], problems: 
             "api.socket",
             f"is {size_bytes} bytes long, and a unix socket's path takes at most {MAX_SOCKET_PATH_BYTES}: "
             "set api.socket to a shorter one",
+        )
+
+
+def _warnings(values: dict[str, Any], sources: dict[str, str]) -> Iterator[ConfigProblem]:
+    """Yield what is allowed and may not be what was meant."""
+    for name, message in NO_EFFECT_YET.items():
+        if values[name] != SETTINGS[name].default:
+            yield ConfigProblem(name, message, sources[name])
+    if not is_loopback(parse_address(values["mesh.bind"]).host) and values["tls.cert"] is None:
+        yield ConfigProblem(
+            "security.allow_plaintext",
+            f"whoever reaches {values['mesh.bind']} can read and write this cluster's workers, in clear",
+            sources["security.allow_plaintext"],
+        )
+    if values["health.remove_failed_workers"] and values["health.recover_failed_workers"]:
+        yield ConfigProblem(
+            "health.recover_failed_workers",
+            "has no effect with health.remove_failed_workers, which leaves no failed worker to recover",
+            sources["health.recover_failed_workers"],
         )
 
 

@@ -7,70 +7,24 @@ fractions.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from meshd.config_address import parse_address
+from meshd.config_checks import (
+    check_advertise,
+    check_bind,
+    check_dialled_list,
+    check_dns_names,
+    check_name,
+    check_path_of_url,
+)
 from meshd.config_schema import setting
 
 #: A day and a year, in seconds; the longest duration that any setting takes is a year.
 DAY_S = 86_400.0
 YEAR_S = 365 * DAY_S
-#: Node, cluster and zone names travel in every frame and in zeroconf's instance names (63 bytes at most).
-MAX_NAME_BYTES = 63
 #: The greatest capacity that gateways can be told: an unsigned 16-bit number (CAP-2).
 MAX_CAPACITY = 65_535
-
-_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
-
-
-def check_name(value: str) -> str:
-    """Return a node, cluster or zone name as it is; raises ValueError when it is not one."""
-    if len(value) > MAX_NAME_BYTES or not _NAME.match(value):
-        raise ValueError(
-            f"must be 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes and underscores, "
-            f"with a letter or digit at both ends, not {value!r}"
-        )
-    return value
-
-
-def _bind(value: str) -> str:
-    return str(parse_address(value))
-
-
-def _dialled(value: str) -> str:
-    address = parse_address(value, allow_port_zero=False)
-    if address.is_wildcard:
-        raise ValueError(f"{value!r} means every interface and cannot be dialled: name one address")
-    return str(address)
-
-
-def _dialled_list(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_dialled(value) for value in values))
-
-
-def _advertise(value: str) -> str:
-    address = parse_address(value)
-    if address.is_wildcard:
-        raise ValueError(
-            f"{value!r} means every interface and cannot be dialled: name the address that peers reach"
-        )
-    return str(address)
-
-
-def _dns_names(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        if value.startswith("_"):
-            continue  # a service name such as _meshd._tcp.example.org: its SRV records carry the port
-        parse_address(value, allow_port_zero=False)
-    return tuple(dict.fromkeys(value.lower() for value in values))
-
-
-def _path_of_url(value: str) -> str:
-    if not value.startswith("/") or not value.isascii() or any(c <= " " for c in value):
-        raise ValueError(f"must begin with / and hold no spaces, for example /health, not {value!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +66,20 @@ class MeshConfig:
         """host:port that peers connect to; port 0 picks one. An address other than loopback needs TLS, or
         security.allow_plaintext.""",
         form="host:port",
-        check=_bind,
+        check=check_bind,
     )
     advertise: str = setting(
         None,
         """host:port told to peers, where it differs from mesh.bind (containers, address translation); port 0
         stands for the port that was bound. Default: mesh.bind; must be set when that is a wildcard.""",
         form="host:port",
-        check=_advertise,
+        check=check_advertise,
     )
     join: tuple[str, ...] = setting(
         (),
         "host:port of members to join by; every address of each is tried, for ever.",
         form="a list of host:port",
-        check=_dialled_list,
+        check=check_dialled_list,
     )
     heartbeat_s: float = setting(
         1.0,
@@ -136,15 +90,14 @@ class MeshConfig:
     )
     probe_timeout_s: float = setting(
         0.5,
-        "How long a probe of a silent member may take; shorter than a minute's worth of heartbeats.",
+        "What a silent member is allowed beyond three heartbeats before it is suspect: the time of a probe.",
         unit="seconds",
         minimum=0.01,
         maximum=60,
     )
     suspicion_mult: float = setting(
         4.0,
-        """How long a silent member stays suspect before it counts as down, as a multiple of
-        mesh.heartbeat_s; it is that long twice, once until suspect and once until down.""",
+        "How many heartbeats a silent member stays suspect before it counts as down.",
         minimum=1,
         maximum=100,
     )
@@ -171,7 +124,7 @@ class DiscoveryConfig:
         """Names looked up again and again: host:port (every A and AAAA record), or a service name that
         begins with an underscore (SRV records, which carry the port).""",
         form="a list of host:port or _service names",
-        check=_dns_names,
+        check=check_dns_names,
     )
     zeroconf: bool = setting(
         False,
@@ -298,7 +251,7 @@ class HealthConfig:
         minimum=0,
         maximum=3600,
     )
-    health_path: str = setting("/health", "The path that HTTP checks ask for.", check=_path_of_url)
+    health_path: str = setting("/health", "The path that HTTP checks ask for.", check=check_path_of_url)
     fast_interval_s: float = setting(
         0.5,
         "The time between checks of a new worker during health.fast_window_s.",
@@ -357,7 +310,7 @@ class ApiConfig:
     """The HTTP API."""
 
     bind: str = setting(
-        "127.0.0.1:7391", "host:port of the API; port 0 picks one.", form="host:port", check=_bind
+        "127.0.0.1:7391", "host:port of the API; port 0 picks one.", form="host:port", check=check_bind
     )
     socket: Path = setting(None, "The API's unix socket. Default: meshd.sock in node.data_dir.")
     read_token_file: Path | None = setting(

@@ -457,3 +457,28 @@ def test_a_setting_is_found_by_its_dotted_name() -> None:
 def test_equal_settings_are_equal_configurations_wherever_they_came_from(tmp_path: Path) -> None:
     path = _file(tmp_path, "[mesh]\nheartbeat_s = 2\n")
     assert _load(path=path) == _load("mesh.heartbeat_s=2")
+
+
+# --- warnings -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_warned_of_where_nothing_is_set() -> None:
+    assert _load().warnings == ()
+
+
+@pytest.mark.req("SEC-1")
+def test_plaintext_beyond_loopback_is_warned_of() -> None:
+    (warning,) = _load("mesh.bind=10.0.0.1:7390", "security.allow_plaintext=true").warnings
+    assert warning.field == "security.allow_plaintext"
+    assert "10.0.0.1:7390" in warning.message
+
+
+@pytest.mark.parametrize("setting", ["mesh.full_mesh_max=10", "mesh.active_view=5"])
+def test_a_setting_without_effect_yet_is_warned_of(setting: str) -> None:
+    (warning,) = _load(setting).warnings
+    assert setting.startswith(warning.field)
+
+
+def test_recovering_what_is_removed_is_warned_of() -> None:
+    (warning,) = _load("health.remove_failed_workers=on", "health.recover_failed_workers=on").warnings
+    assert warning.field == "health.recover_failed_workers"
