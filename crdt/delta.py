@@ -57,7 +57,8 @@ def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
     if have.gen > log.gen or log.gen[0] <= have.fence:
         return None
     if have.gen < log.gen:
-        return (0, True) if have.gen == NO_GEN or log.covers(have.gen, have.max) else None
+        takes = have.gen == NO_GEN or log.covers(have.gen, have.max)
+        return (0, True) if takes else (log.max, False)  # only the head: so it learns to offer what it holds
     if have.max > log.max:
         return None
     if have.max == log.max:

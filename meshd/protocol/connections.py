@@ -1,0 +1,392 @@
+"""All connections of a node: greeting them, keeping one per peer, heartbeats over them, giving up the silent.
+
+`open` maps a peer's name to the one session that counts for it. What content moves over a session is
+`replication`'s business; who lives is `members`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from crdt.lww_map import LwwMap
+from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
+from meshd.protocol.effects import CloseConnection, Notice, Wake
+from meshd.protocol.greeting import Greeting, name_clash, refusal, settle
+from meshd.protocol.members import LEFT, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
+from meshd.protocol.ownership import Ownership
+from meshd.protocol.replication import Replicator
+from meshd.protocol.session import Phase, Session
+from meshd.protocol.settings import NodeSettings
+from meshd.wire.errors import WireError
+from meshd.wire.messages import (
+    PROTOCOL_VERSION,
+    Begin,
+    Data,
+    Heartbeat,
+    Hello,
+    Leave,
+    MemberRow,
+    Message,
+    Ping,
+    Pong,
+    Pull,
+    Reject,
+    Unknown,
+    VectorRow,
+)
+
+if TYPE_CHECKING:
+    import random
+
+FEATURES = ("offers", "relays")
+
+
+class Connections:
+    """The sessions of one node and what they say to each other."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        store: LwwMap,
+        members: Members,
+        dialer: Dialer,
+        ownership: Ownership,
+        rng: random.Random,
+        emit: Callable[[Wake | CloseConnection | Notice], None],
+        member_changed: Callable[[StateChange | None], None],
+        heard_clock: Callable[[str, int], None],
+    ) -> None:
+        self._settings = settings
+        self._map = store
+        self._members = members
+        self._dialer = dialer
+        self._ownership = ownership
+        self._emit = emit
+        self._member_changed = member_changed
+        self._heard_clock = heard_clock
+        self.replicator: Replicator
+        self.by_conn: dict[int, Session] = {}
+        self.open: dict[str, Session] = {}
+        self.address = ""
+        self.beat = 0
+        self.left = 0
+        self._beat_at: float | None = None
+        self._token = rng.getrandbits(32)
+
+    # -- what the driver tells -------------------------------------------------------------------
+
+    def opened(self, conn: int, dialled: str | None, remote: str, now: float) -> None:
+        """A transport connection stands."""
+        self.by_conn[conn] = Session(conn, dialled, remote, now, self._wake, heard_at=now)
+        self._wake(conn)
+
+    def closed(self, conn: int, reason: str, now: float) -> None:
+        """A transport connection is gone."""
+        session = self.by_conn.pop(conn, None)
+        if session is None:
+            return
+        was_open = self.open.get(session.name) is session
+        if was_open:
+            del self.open[session.name]
+            self.replicator.session_closed(now)
+            self._peers_changed()
+            self._emit(Notice("info", "peer_disconnected", {"peer": session.name, "reason": reason}))
+            for waiting in list(self.by_conn.values()):
+                if waiting.phase is Phase.CONTESTED and waiting.contest == conn:
+                    self._open(waiting, now)
+        if session.dialled is None:
+            return
+        if session.close_reason == "redundant":
+            self._dialer.hold_off(session.dialled, now)
+        elif self._dialer.failed(session.dialled, session.close_reason or reason, now) and not was_open:
+            why = session.close_reason or reason
+            self._emit(Notice("info", "dial_failed", {"address": session.dialled, "reason": why}))
+
+    def receive(self, session: Session, message: Message, now: float) -> None:
+        """A message arrived. Raises WireError if it has no place here: close the connection then."""
+        session.heard_at = now
+        if session.phase is Phase.GREETING:
+            self._greet(session, message, now)
+        elif session.phase is Phase.OPEN:
+            self._receive_open(session, message, now)
+        elif session.phase is Phase.CONTESTED and isinstance(message, Reject):
+            self._rejected(session, message, now)
+
+    def close(self, session: Session, reason: str) -> None:
+        """Give up a connection; the driver closes it once its last words are out."""
+        if session.phase is not Phase.CLOSING:
+            session.phase = Phase.CLOSING
+            session.close_reason = session.close_reason or reason
+            self._emit(CloseConnection(session.conn, reason))
+
+    def _wake(self, conn: int) -> None:
+        self._emit(Wake(conn))
+
+    # -- greeting --------------------------------------------------------------------------------
+
+    def _greet(self, session: Session, message: Message, now: float) -> None:
+        match message:
+            case Reject():
+                self._rejected(session, message, now)
+            case Hello():
+                self._hello(session, message, now)
+            case _:
+                raise WireError(f"{type(message).__name__} before Hello")
+
+    def _hello(self, session: Session, hello: Hello, now: float) -> None:
+        me = self._settings.node
+        session.name, session.nonce = hello.node, hello.nonce
+        session.row = MemberRow(hello.node, hello.nonce, 0, 0, hello.address, hello.zone, hello.version)
+        present = self.open.get(hello.node)
+        decision = settle(session, hello, me, self._ownership.nonce, present)
+        if decision is Greeting.SELF:
+            if session.dialled is not None:
+                self._dialer.is_self(session.dialled)
+            self.close(session, "leads to this node itself")
+            return
+        reject = refusal(hello, me, self._settings.cluster)
+        if reject is not None:
+            self._refuse(session, reject)
+        elif decision is Greeting.REDUNDANT:
+            if session.dialled is not None:
+                self._dialer.succeeded(session.dialled, hello.node)
+            session.close_reason = "redundant"
+            self.close(session, "redundant")
+        elif decision is Greeting.CONTEST:
+            assert present is not None
+            session.phase = Phase.CONTESTED
+            session.contest = present.conn
+            session.contest_until = now + 2 * self._settings.probe_timeout_s
+            session.contest_token = self._next_token()
+            present.pings.append(session.contest_token)
+            self._wake(present.conn)
+        else:
+            if present is not None:
+                present.close_reason = "redundant"
+                del self.open[hello.node]
+                self.close(present, "replaced by another connection to the same node")
+            self._open(session, now)
+
+    def _refuse(self, session: Session, reject: Reject) -> None:
+        fields = {"remote": session.remote, "peer": session.name, "code": reject.code, "reason": reject.text}
+        self._emit(Notice("warning", "peer_refused", dict(fields)))
+        session.reject = reject
+        self.close(session, f"refused: {reject.text}")
+        self._wake(session.conn)
+
+    def _rejected(self, session: Session, reject: Reject, now: float) -> None:
+        fields: dict[str, object] = {
+            "remote": session.dialled or session.remote,
+            "code": reject.code,
+            "reason": reject.text,
+        }
+        self._emit(Notice("warning", "refused_by_peer", fields))
+        self.close(session, f"refused by the other side: {reject.text}")
+
+    def _open(self, session: Session, now: float) -> None:
+        assert session.row is not None
+        session.phase = Phase.OPEN
+        session.opened_at = now
+        self.open[session.name] = session
+        if session.dialled is not None:
+            self._dialer.succeeded(session.dialled, session.name)
+        self._member_changed(self._members.contact(session.row, now))
+        session.members_dirty.update(dict.fromkeys(member.name for member in self._members))
+        self.replicator.session_opened(session)
+        session.heartbeat_due = True
+        self._emit(Notice("info", "peer_connected", {"peer": session.name, "remote": session.remote}))
+        self._peers_changed()
+        self._wake(session.conn)
+
+    def _peers_changed(self) -> None:
+        for session in self.open.values():
+            session.heartbeat_due = True
+            self._wake(session.conn)
+
+    # -- open sessions ---------------------------------------------------------------------------
+
+    def _receive_open(self, session: Session, message: Message, now: float) -> None:
+        match message:
+            case Data():
+                self.replicator.data(session, message, now)
+            case Begin():
+                self.replicator.begin(session, message, now)
+            case Heartbeat():
+                self._heartbeat(session, message, now)
+            case Ping(token):
+                session.pongs.append(token)
+                self._wake(session.conn)
+            case Pong(token):
+                self._pong(session, token, now)
+            case Pull():
+                self.replicator.pulled(session, message, now)
+            case Leave(withdrawn):
+                left = LEFT_WITHDRAWN if withdrawn else LEFT_FOR_RESTART
+                self._member_changed(self._members.says_left(session.name, left, now))
+            case Reject():
+                self._rejected(session, message, now)
+            case Hello():
+                raise WireError("a second Hello")
+            case Unknown(kind):
+                self._emit(
+                    Notice("debug", "unknown_message", {"peer": session.name, "type": kind}),
+                )
+
+    def _heartbeat(self, session: Session, beat: Heartbeat, now: float) -> None:
+        self._heard_clock(session.name, beat.hlc)
+        if beat.token:
+            session.pongs.append(beat.token)
+            self._wake(session.conn)
+        for row in beat.members:
+            self._heard_member(session, row, now)
+        if beat.peers is not None:
+            session.peers = frozenset(beat.peers)
+            session.peers_known = True
+        self._ownership.met_peers()
+        for vector_row in beat.rows:
+            if vector_row.owner == self._settings.node:
+                self._ownership.heard(vector_row.have, now)
+        self.replicator.vector_heard(session, beat.rows, beat.done, now)
+        self.replicator.first_vector_heard(session, now)
+
+    def _heard_member(self, session: Session, row: MemberRow, now: float) -> None:
+        if row.name == self._settings.node:
+            return
+        if row.name == session.name:
+            if row.nonce == session.nonce:
+                self._member_changed(self._members.contact(row, now))
+            return
+        if row.name in self.open:
+            return  # its own word comes over its own connection
+        self._member_changed(self._members.rumour(row, now))
+        member = self._members.get(row.name)
+        if member is not None and member.state != LEFT and member.address != self.address:
+            delay = GOSSIP_HEAD_START_S if self._settings.node > row.name else 0.0
+            self._dialer.add((member.address,), "gossip", now, delay)
+
+    def _pong(self, session: Session, token: int, now: float) -> None:
+        if token == session.token and session.token_sent_at is not None:
+            member = self._members.get(session.name)
+            if member is not None:
+                sample = now - session.token_sent_at
+                member.rtt_s = sample if member.rtt_s is None else 0.75 * member.rtt_s + 0.25 * sample
+            session.token_sent_at = None
+        for waiting in list(self.by_conn.values()):
+            if waiting.phase is Phase.CONTESTED and waiting.contest_token == token:
+                self._refuse(waiting, name_clash(waiting.name))
+
+    # -- time ------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Beat if it is time, settle contests, give up silent connections."""
+        if self._beat_at is None or now >= self._beat_at:
+            self.beat += 1
+            self._beat_at = now + self._settings.heartbeat_s
+            for session in self.open.values():
+                session.heartbeat_due = True
+                self._wake(session.conn)
+        for session in list(self.by_conn.values()):
+            if session.phase is Phase.CONTESTED and now >= session.contest_until:
+                holder = self.by_conn.get(session.contest)
+                if holder is not None and self.open.get(session.name) is holder:
+                    del self.open[session.name]
+                    self.close(holder, "its node has another life now")
+                self._open(session, now)
+            elif session.phase is Phase.OPEN and now - session.heard_at >= self._settings.down_after_s:
+                self.close(session, "silent for too long")
+
+    def resumed(self, paused_s: float, now: float) -> None:
+        """This process did not run for a while: nobody's silence grew meanwhile."""
+        for session in self.by_conn.values():
+            session.heard_at = min(now, session.heard_at + paused_s)
+
+    def next_deadline(self) -> float:
+        """When `tick` has something to do."""
+        times = [self._beat_at if self._beat_at is not None else 0.0]
+        for session in self.by_conn.values():
+            if session.phase is Phase.CONTESTED:
+                times.append(session.contest_until)
+        return min(times)
+
+    def member_row_changed(self) -> None:
+        """Pass changed member rows on to every session."""
+        if not self._members.changed:
+            return
+        for session in self.open.values():
+            session.members_dirty.update(self._members.changed)
+        self._members.changed.clear()
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def next_message(self, session: Session, now: float, hlc: Callable[[], int]) -> Message | None:
+        """What to send over this connection now, most urgent first; computed at this moment."""
+        if session.hello_due:
+            session.hello_due = False
+            return self._own_hello()
+        if session.reject is not None:
+            reject, session.reject = session.reject, None
+            return reject
+        if session.phase is not Phase.OPEN:
+            return None
+        if session.leave is not None:
+            leave, session.leave = session.leave, None
+            return leave
+        if session.pongs:
+            return Pong(session.pongs.popleft())
+        if session.pings:
+            return Ping(session.pings.popleft())
+        if session.heartbeat_due:
+            session.heartbeat_due = False
+            return self._own_heartbeat(session, now, hlc())
+        if session.pulls:
+            owner = next(iter(session.pulls))
+            return Pull(owner, session.pulls.pop(owner))
+        return self.replicator.next_frame(session)
+
+    def _own_hello(self) -> Hello:
+        settings = self._settings
+        return Hello(
+            PROTOCOL_VERSION,
+            PROTOCOL_VERSION,
+            settings.cluster,
+            settings.node,
+            self._ownership.nonce,
+            self.address,
+            settings.zone,
+            settings.version,
+            FEATURES,
+        )
+
+    def own_row(self) -> MemberRow:
+        """This node's own row in the member table."""
+        settings = self._settings
+        nonce = self._ownership.nonce
+        return MemberRow(
+            settings.node, nonce, self.beat, self.left, self.address, settings.zone, settings.version
+        )
+
+    def _own_heartbeat(self, session: Session, now: float, hlc: int) -> Heartbeat:
+        rows = []
+        for owner in session.vector_dirty:
+            have = self._map.have(owner)
+            if session.announced.get(owner) != have:
+                session.announced[owner] = have
+                rows.append(VectorRow(owner, have))
+        session.vector_dirty.clear()
+        members = [self.own_row()]
+        for name in session.members_dirty:
+            member = self._members.get(name)
+            if member is not None and name != session.name:
+                members.append(member.row)
+        session.members_dirty.clear()
+        names = tuple(sorted(self.open))
+        peers = None if names == session.peers_announced else names
+        session.peers_announced = names
+        session.token = self._next_token()
+        session.token_sent_at = now
+        return Heartbeat(hlc, session.done, session.token, tuple(rows), tuple(members), peers)
+
+    def _next_token(self) -> int:
+        self._token = (self._token + 1) & 0xFFFFFFFF or 1
+        return self._token

@@ -1,0 +1,112 @@
+"""Whom to connect to, and when to try again.
+
+Every address that was ever given is tried for ever, with a growing, jittered pause; addresses learned
+from gossip are tried while their member is in the table. An address that turns out to lead to this node
+itself, or to a node that is connected already, rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+GOSSIP_HEAD_START_S = 0.5
+"""Of two nodes that hear of each other by gossip, the one with the greater name dials this much later."""
+MAX_ADDRESSES = 16_384
+
+
+@dataclass(slots=True)
+class _Target:
+    source: str
+    next_at: float
+    failures: int = 0
+    busy: bool = False
+    last_error: str = ""
+    leads_to: str = ""
+
+
+class Dialer:
+    """The known addresses with their next attempt. `rng` spreads the retries of many nodes."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._targets: dict[str, _Target] = {}
+        self._own: set[str] = set()
+
+    def add(self, addresses: Iterable[str], source: str, now: float, delay_s: float = 0.0) -> None:
+        """Make addresses known; those known already keep their schedule."""
+        for address in addresses:
+            if address and address not in self._targets and len(self._targets) < MAX_ADDRESSES:
+                self._targets[address] = _Target(source, now + delay_s)
+
+    def retry_now(self, addresses: Iterable[str], now: float) -> None:
+        """Somebody asked for these addresses by hand: try them at once."""
+        for address in addresses:
+            target = self._targets.get(address)
+            if target is not None:
+                target.next_at, target.failures = now, 0
+                self._own.discard(address)
+
+    def due(self, now: float, connected: set[str]) -> list[str]:
+        """Addresses to dial now. Those that lead to a node in `connected` (names) are skipped for a while."""
+        due = []
+        for address, target in self._targets.items():
+            if target.busy or address in self._own or target.next_at > now:
+                continue
+            if target.leads_to and target.leads_to in connected:
+                target.next_at = now + LONGEST_PAUSE_S
+                continue
+            target.busy = True
+            due.append(address)
+        return due
+
+    def failed(self, address: str, reason: str, now: float) -> bool:
+        """An attempt, or the connection that it made, ended. Returns whether the reason is new."""
+        target = self._targets.get(address)
+        if target is None:
+            return True
+        target.busy = False
+        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(target.failures, 10))
+        target.failures += 1
+        target.next_at = now + pause * (0.5 + self._rng.random())
+        news = reason != target.last_error
+        target.last_error = reason
+        return news
+
+    def succeeded(self, address: str, name: str) -> None:
+        """The address led to the node called `name`."""
+        target = self._targets.get(address)
+        if target is not None:
+            target.failures, target.last_error, target.leads_to = 0, "", name
+
+    def is_self(self, address: str) -> None:
+        """The address leads to this very process: never dial it again."""
+        self._own.add(address)
+
+    def hold_off(self, address: str, now: float) -> None:
+        """The connection was given up in favour of another one to the same node."""
+        target = self._targets.get(address)
+        if target is not None:
+            target.busy = False
+            target.next_at = now + LONGEST_PAUSE_S * (0.5 + self._rng.random())
+
+    def drop(self, address: str) -> None:
+        """Stop dialling an address that only gossip knew."""
+        target = self._targets.get(address)
+        if target is not None and target.source == "gossip" and not target.busy:
+            del self._targets[address]
+
+    def next_deadline(self) -> float | None:
+        """When the next attempt is due, or None."""
+        times = [t.next_at for address, t in self._targets.items() if not t.busy and address not in self._own]
+        return min(times, default=None)
+
+    def addresses(self) -> dict[str, tuple[str, str]]:
+        """Address -> (source, last error), for status pages."""
+        return {address: (target.source, target.last_error) for address, target in self._targets.items()}
