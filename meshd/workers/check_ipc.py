@@ -32,7 +32,7 @@ class IpcChecker:
         address = socket_address(target.url)
         try:
             with trio.fail_after(target.timeout_s):
-                while not await _accepts(address):
+                while not await _accepts(address):  # noqa: ASYNC110  # another process frees the queue
                     await trio.sleep(RETRY_S)
         except trio.TooSlowError:
             return f"no connection within {target.timeout_s:g} s"

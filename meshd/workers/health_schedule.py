@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from meshd.workers.health_machine import HealthSettings, HealthState, Status
+from meshd.workers.health_machine import HealthSettings, Status
 
 if TYPE_CHECKING:
     import random
@@ -84,15 +84,6 @@ class CheckResult:
     passed: bool
     cause: str | None
     token: int
-
-
-@dataclass(frozen=True, slots=True)
-class HealthChange:
-    """What one current result did to a worker; `before` and `after` may be equal."""
-
-    url: str
-    before: HealthState
-    after: HealthState
 
 
 def mode_for(status: Status, settings: HealthSettings) -> Mode | None:
