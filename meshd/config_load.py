@@ -1,6 +1,6 @@
 """Reads settings from files, variables and flags, and makes one checked `Config` of them.
 
-This file owns precedence and everything that needs more than one setting at a time. Strongest first:
+This file owns precedence. Strongest first:
 
     flags and --set  >  MESHD_* variables  >  conf.d/*.toml (later names win)  >  the file  >  defaults
 
@@ -12,16 +12,13 @@ name, for a default).
 from __future__ import annotations
 
 import difflib
-import platform
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
-from meshd.config_address import is_loopback, parse_address
+from meshd.config_rules import broken_relations, derive_defaults, warnings
 from meshd.config_schema import Setting, settings_of
 from meshd.config_sections import SECTIONS
 from meshd.errors import ConfigError, ConfigProblem
@@ -29,32 +26,12 @@ from meshd.errors import ConfigError, ConfigProblem
 #: Every setting by its dotted name.
 SETTINGS: dict[str, Setting] = {s.name: s for name, cls in SECTIONS.items() for s in settings_of(name, cls)}
 
-#: A unix socket's path fits 108 bytes with its closing zero.
-MAX_SOCKET_PATH_BYTES = 107
-
-#: Variables that begin with MESHD_ and are no settings: meshd's config file, and meshctl's own options.
-OTHER_VARIABLES = frozenset(
-    {"MESHD_CONFIG", "MESHD_ADDR", "MESHD_TOKEN_FILE", "MESHD_OUTPUT", "MESHD_TIMEOUT"}
-)
+#: Variables that begin with MESHD_ and are no settings.
+OTHER_VARIABLES = frozenset({"MESHD_CONFIG"})
 # Kubernetes gives every container variables for each service; one called "meshd" or "meshd-api" makes these.
 _KUBERNETES = re.compile(
     r"MESHD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)\Z"
 )
-
-#: Settings of protection that do not work yet: refusing them beats running without what was asked for.
-NOT_YET: dict[str, str] = {
-    "tls.ca": "this version does not speak TLS yet",
-    "tls.cert": "this version does not speak TLS yet",
-    "tls.key": "this version does not speak TLS yet",
-    "security.strict_ownership": "this version does not sign entries yet",
-    "security.secret_file": "this version does not seal API keys yet",
-}
-
-#: Settings that do no harm and nothing else yet: who sets one is warned.
-NO_EFFECT_YET: dict[str, str] = {
-    "mesh.full_mesh_max": "has no effect yet: every node connects to every other",
-    "mesh.active_view": "has no effect yet: every node connects to every other",
-}
 
 
 class Raw(NamedTuple):
@@ -105,18 +82,16 @@ def load(
             sources[name] = raw.source
         except ValueError as error:
             problems.append(ConfigProblem(name, str(error), raw.source))
-    bad = {problem.field for problem in problems}
-    _derive(values, sources, problems, bad, terminal)
-    if not bad & SETTINGS.keys():
-        _check_relations(values, sources, problems)
+    refused = {problem.field for problem in problems}
+    problems += derive_defaults(SETTINGS, values, sources, refused, terminal)
+    problems += broken_relations(values, sources)
     checked_workers = _check_workers(workers, problems)
     if problems:
         raise ConfigError.from_problems(problems)
-    return Loaded(values, sources, checked_workers, tuple(_warnings(values, sources)))
+    return Loaded(values, sources, checked_workers, tuple(warnings(SETTINGS, values, sources)))
 
 
-# --- where values stand
-# ---------------------------------------------------------------------------------------
+# --- where values stand ---------------------------------------------------------------------------
 
 
 def _files(path: Path | None, problems: list[ConfigProblem]) -> list[Path]:
@@ -164,7 +139,9 @@ def _from_file(
 def _from_env(env: Mapping[str, str], problems: list[ConfigProblem]) -> dict[str, Raw]:
     found: dict[str, Raw] = {}
     for variable in sorted(env):
-        if not variable.startswith("MESHD_") or variable in OTHER_VARIABLES or _KUBERNETES.match(variable):
+        if not variable.startswith("MESHD_") or variable in OTHER_VARIABLES:
+            continue
+        if "__" not in variable and _KUBERNETES.match(variable):
             continue
         section, _, key = variable.removeprefix("MESHD_").lower().partition("__")
         name = f"{section}.{key}"
@@ -222,109 +199,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {near[0]}?" if near else ""
 
 
-# --- defaults that follow from other settings
-# -----------------------------------------------------------------
-
-
-def _host_name() -> str:
-    return platform.node().split(".")[0]
-
-
-def _derive(
-    values: dict[str, Any],
-    sources: dict[str, str],
-    problems: list[ConfigProblem],
-    bad: set[str],
-    terminal: bool,
-) -> None:
-    """Fill in what was not set; a default whose own premise was refused is left alone."""
-    for name, spec in SETTINGS.items():
-        if name not in values and name not in bad and (spec.default is not None or spec.optional):
-            values[name] = spec.default
-            sources[name] = "default"
-
-    def derive(name: str, premise: str | None, make: Callable[[], Any], why: str) -> None:
-        if name in values or name in bad or premise in bad:
-            return
-        try:
-            values[name] = SETTINGS[name].from_toml(make())
-            sources[name] = f"default ({why})"
-        except ValueError as error:
-            problems.append(ConfigProblem(name, f"must be set, since its default ({why}) is no use: {error}"))
-            bad.add(name)
-
-    loopback = "mesh.bind" in values and is_loopback(parse_address(values["mesh.bind"]).host)
-    derive("node.name", None, _host_name, "the host's name")
-    derive(
-        "node.data_dir", None, lambda: platformdirs.user_data_dir("meshd", appauthor=False), "the platform's"
-    )
-    derive("mesh.advertise", "mesh.bind", lambda: values["mesh.bind"], "mesh.bind")
-    is_or_not = "is loopback" if loopback else "is not loopback"
-    derive("sync.publish_loopback", "mesh.bind", lambda: loopback, f"mesh.bind {is_or_not}")
-    derive("security.allow_plaintext", "mesh.bind", lambda: loopback, f"mesh.bind {is_or_not}")
-    with_tls = values.get("tls.cert") is not None
-    derive(
-        "security.strict_ownership", "tls.cert", lambda: with_tls, f"{'with' if with_tls else 'without'} TLS"
-    )
-    derive(
-        "api.socket", "node.data_dir", lambda: str(values["node.data_dir"] / "meshd.sock"), "node.data_dir"
-    )
-    derive("log.format", None, lambda: "console" if terminal else "json",
-           "on a terminal" if terminal else "not on a terminal")  # fmt: skip
-
-
-# --- what must hold between settings
-# --------------------------------------------------------------------------
-
-
-def _check_relations(values: dict[str, Any], sources: dict[str, str], problems: list[ConfigProblem]) -> None:
-    def refuse(name: str, message: str) -> None:
-        problems.append(ConfigProblem(name, message, sources[name]))
-
-    for name, reason in NOT_YET.items():
-        if values[name] not in (None, False):
-            refuse(name, f"{reason}: remove the setting")
-    if values["mesh.active_view"] > values["mesh.full_mesh_max"]:
-        refuse("mesh.active_view", f"must be at most mesh.full_mesh_max ({values['mesh.full_mesh_max']})")
-    forget_after = f"{values['sync.forget_after_s']:.10g} seconds"
-    if values["sync.fence_keep_s"] <= values["sync.forget_after_s"]:
-        refuse("sync.fence_keep_s", f"must be above sync.forget_after_s ({forget_after})")
-    bind = parse_address(values["mesh.bind"])
-    if not bind.is_loopback and values["tls.cert"] is None and not values["security.allow_plaintext"]:
-        refuse(
-            "mesh.bind",
-            f"{bind} can be reached from other machines, and nothing is encrypted without TLS: "
-            "bind to loopback, or accept that with security.allow_plaintext = true",
-        )
-    api = parse_address(values["api.bind"])
-    if api.port != 0 and api == bind:
-        refuse("api.bind", f"must differ from mesh.bind ({bind})")
-    size_bytes = len(str(values["api.socket"]).encode())
-    if size_bytes > MAX_SOCKET_PATH_BYTES:
-        refuse(
-            "api.socket",
-            f"is {size_bytes} bytes long, and a unix socket's path takes at most {MAX_SOCKET_PATH_BYTES}: "
-            "set api.socket to a shorter one",
-        )
-
-
-def _warnings(values: dict[str, Any], sources: dict[str, str]) -> Iterator[ConfigProblem]:
-    """Yield what is allowed and may not be what was meant."""
-    for name, message in NO_EFFECT_YET.items():
-        if values[name] != SETTINGS[name].default:
-            yield ConfigProblem(name, message, sources[name])
-    if not is_loopback(parse_address(values["mesh.bind"]).host) and values["tls.cert"] is None:
-        yield ConfigProblem(
-            "security.allow_plaintext",
-            f"whoever reaches {values['mesh.bind']} can read and write this cluster's workers, in clear",
-            sources["security.allow_plaintext"],
-        )
-    if values["health.remove_failed_workers"] and values["health.recover_failed_workers"]:
-        yield ConfigProblem(
-            "health.recover_failed_workers",
-            "has no effect with health.remove_failed_workers, which leaves no failed worker to recover",
-            sources["health.recover_failed_workers"],
-        )
+# --- workers --------------------------------------------------------------------------------------
 
 
 def _collect_workers(

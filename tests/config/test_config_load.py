@@ -394,7 +394,7 @@ def test_a_variable_that_nobody_knows_is_refused_with_the_nearest(variable: str)
         "PATH",
         "MESHD",
         "MESHD_CONFIG",
-        "MESHD_ADDR",
+        "MESHD_GATEWAY_SERVICE_HOST",
         "MESHD_SERVICE_HOST",
         "MESHD_SERVICE_PORT_MESH",
         "MESHD_PORT",
@@ -419,6 +419,16 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     ]
     assert error.field == fields[0]
     assert len(error.message.splitlines()) == 5
+
+
+def test_a_variable_of_a_setting_that_does_not_exist_is_no_service_of_kubernetes() -> None:
+    assert _refusal(env={"MESHD_API__PORT": "7391"}).field == "MESHD_API__PORT"
+
+
+def test_a_mistake_hides_no_other_and_is_told_once() -> None:
+    error = _refusal("mesh.bind=0.0.0.0:7390", "sync.forget_after_s=x", "mesh.active_view=60")
+    fields = [problem.field for problem in error.problems]
+    assert fields == ["sync.forget_after_s", "mesh.advertise", "mesh.active_view", "mesh.bind"]
 
 
 # --- workers, and showing it all ------------------------------------------------------------------
