@@ -96,12 +96,12 @@ class MeshNode:
             self._effects.append,
             now,
         )
-        self.members = Members(settings.node, settings.suspect_after_s, settings.down_after_s, now)
+        self.roster = Members(settings.node, settings.suspect_after_s, settings.down_after_s, now)
         self.dialer = Dialer(rng)
         self.connections = Connections(
             settings,
             self.map,
-            self.members,
+            self.roster,
             self.dialer,
             self.ownership,
             rng,
@@ -119,7 +119,7 @@ class MeshNode:
             self._uncovered,
             self.forgetting.silence,
             self.forgetting.learnt,
-            lambda owner: self.members.state_of(owner) == ALIVE,
+            lambda owner: self.roster.state_of(owner) == ALIVE,
         )
         self.connections.replicator = self.replicator
         self._ready = True
@@ -194,7 +194,7 @@ class MeshNode:
         self._now = self._ticked_at = now
         if paused_s > 0:
             self.connections.resumed(paused_s, now)
-        for change in self.members.tick(now):
+        for change in self.roster.tick(now):
             self._member_changed(change)
         self.connections.tick(now)
         self.replicator.tick(now)
@@ -211,7 +211,7 @@ class MeshNode:
         """When to call `tick` next, in monotonic seconds."""
         times = [
             self.connections.next_deadline(),
-            self.members.next_deadline(),
+            self.roster.next_deadline(),
             self.replicator.next_deadline(),
             self.ownership.next_deadline(),
             self.dialer.next_deadline(),
@@ -285,7 +285,7 @@ class MeshNode:
 
     def owner_state(self, owner: str) -> str:
         """alive, suspect, down, left, or unknown."""
-        return self.members.state_of(owner) or "unknown"
+        return self.roster.state_of(owner) or "unknown"
 
     def restored(self) -> bool:
         """Whether what former lives owned is known, or has been waited for long enough."""
@@ -314,7 +314,7 @@ class MeshNode:
 
     def forget(self, owner: str, now: float) -> bool:
         """Drop a dead owner's entries here. Returns whether there were any; a live owner keeps its own."""
-        if self.members.state_of(owner) == ALIVE:
+        if self.roster.state_of(owner) == ALIVE:
             return False
         forgotten = self.forgetting.forget(owner, self._stamp())
         if forgotten:
@@ -325,13 +325,13 @@ class MeshNode:
 
     # -- what it shows ---------------------------------------------------------------------------
 
-    def status(self, now: float) -> dict[str, Any]:
+    def status(self, now: float, wall_ms: int) -> dict[str, Any]:
         """Identity, gen, counts and digest."""
         return reads.status(self, now)
 
-    def member_rows(self, now: float) -> list[dict[str, Any]]:
+    def members(self, now: float, wall_ms: int) -> list[dict[str, Any]]:
         """Every member, this node first."""
-        return reads.members(self, now, self._wall_clock())
+        return reads.members(self, now, wall_ms)
 
     def peer_views(self) -> dict[str, list[str]]:
         """Node -> nodes that it is connected to."""
@@ -342,14 +342,14 @@ class MeshNode:
         return reads.vector(self)
 
     def store_entries(
-        self, prefix: str = "", tombstones: bool = False, limit: int = 1000, after: str = ""
+        self, prefix: str, tombstones: bool, limit: int, after: str | None, wall_ms: int
     ) -> list[dict[str, Any]]:
         """Entries in the order of their keys, from the first key after `after`."""
-        return reads.entries(self, self._wall_clock(), prefix, tombstones, limit, after)
+        return reads.entries(self, wall_ms, prefix, tombstones, limit, after or "")
 
-    def key_entries(self, key: str) -> list[dict[str, Any]]:
+    def store_entry(self, key: str, wall_ms: int) -> list[dict[str, Any]]:
         """Everything held under one key, the entry that counts first."""
-        return reads.key_entries(self, self._wall_clock(), key)
+        return reads.key_entries(self, wall_ms, key)
 
     # -- within ----------------------------------------------------------------------------------
 
@@ -433,7 +433,7 @@ class MeshNode:
         connected = bool(self.connections.open)
 
         def is_alive(owner: str) -> bool:
-            return self.members.state_of(owner) == ALIVE
+            return self.roster.state_of(owner) == ALIVE
 
         for owner in self.forgetting.tick(now, connected, is_alive):
             self.forget(owner, now)
@@ -456,7 +456,7 @@ class MeshNode:
             self._emit(Persist(tuple(ops)))
 
     def _remember_peers(self) -> None:
-        rows = sorted(m.address for m in self.members if m.state == ALIVE and m.address)
+        rows = sorted(m.address for m in self.roster if m.state == ALIVE and m.address)
         addresses = tuple(rows[:MAX_REMEMBERED_PEERS])
         if addresses and addresses != self._remembered:
             self._remembered = addresses

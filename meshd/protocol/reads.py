@@ -37,7 +37,7 @@ def status(node: MeshNode, now: float) -> dict[str, Any]:
     """The node as a whole: identity, gen, counts, digest, and what is wrong with it."""
     store = node.map
     states: dict[str, int] = {ALIVE: 1}
-    for member in node.members:
+    for member in node.roster:
         states[member.state] = states.get(member.state, 0) + 1
     return {
         "node": node.settings.node,
@@ -86,7 +86,7 @@ def members(node: MeshNode, now: float, wall_ms: int) -> list[dict[str, Any]]:
             "lag": {},
         }
     ]
-    for member in sorted(node.members, key=lambda m: m.name):
+    for member in sorted(node.roster, key=lambda m: m.name):
         session = node.connections.open.get(member.name)
         log = store.logs.get(member.name)
         rows.append(
