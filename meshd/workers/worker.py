@@ -61,6 +61,8 @@ class Worker(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The key with which this node asks the backend: a local worker's own, or an unsealed one."""
     protected: bool = False
     """Whether the backend wants a key, known here or not."""
+    checked: bool = True
+    """Whether this node checks the worker by itself; of an import that it does not, the owner's word counts."""
     load: int = 0
     checks_passed: int = 0
     checks_failed: int = 0

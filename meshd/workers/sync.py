@@ -1,0 +1,318 @@
+"""Worker sync: brings registry and store together, key by key, by what both hold at that moment.
+
+Owns the marks (which keys to look at) and `settle`, which asks `decide` and does what it says. Rules it
+keeps: a mark carries no value, so that a queue can neither overflow with old news nor deliver it (SYN-4);
+work is done in slices of a given number of keys, news before the reconcile sweep; a record that cannot be
+read is shown and counted and stops nothing (SYN-11); imports are never written to the store (SYN-3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from meshd.workers.claims import with_claim, without_claim
+from meshd.workers.core import SECRET, UNPUBLISHED, Core, key_of
+from meshd.workers.decide import Act, Facts, Registered, Stored, decide
+from meshd.workers.health_machine import HealthState, initial
+from meshd.workers.record import PREFIX, RecordError, WorkerRecord, decode_record, worker_id
+from meshd.workers.store_view import StoreEntry
+from meshd.workers.worker import Claim, Worker
+
+
+class Unreadable(NamedTuple):
+    """An entry that counts and cannot be read: whose it is, and what is wrong with it."""
+
+    owner: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ReconcileStats:
+    """What reconcile passes found and cost (SYN-10). Seconds are filled in by the loop that measures."""
+
+    passes: int = 0
+    """Passes that were finished."""
+    compared: int = 0
+    """Keys that all passes looked at."""
+    repairs: int = 0
+    """Keys at which a pass found something to do that no event had told of."""
+    last_compared: int = 0
+    last_repairs: int = 0
+    last_seconds: float = 0.0
+    last_longest_slice_seconds: float = 0.0
+
+
+class Sync:
+    """The marks and what is done about them."""
+
+    def __init__(self, core: Core, now: float) -> None:
+        self._core = core
+        self._started = now
+        self._dirty: dict[str, None] = {}
+        self._sweep: list[str] = []
+        self._sweeping = False
+        self.grace_over = False
+        self.stats = ReconcileStats()
+        self.unreadable: dict[str, Unreadable] = {}
+        """Key -> why its entry is shown as unreadable."""
+
+    # --- marks --------------------------------------------------------------------------------------
+
+    def mark(self, keys: Iterable[str]) -> None:
+        """Look at these keys soon; keys of other prefixes are ignored."""
+        marked = False
+        for key in keys:
+            if key.startswith(PREFIX):
+                self._dirty[key] = None
+                marked = True
+        if marked:
+            self._core.wake()
+
+    def mark_owner(self, owner: str) -> None:
+        """Look at all of an owner's workers soon."""
+        self.mark(key_of(id) for id in self._core.registry.claims_of(owner))
+
+    def mark_all(self) -> None:
+        """Start a reconcile pass: look at every key that registry or store has, from the beginning."""
+        keys = dict.fromkeys(self._core.store.visible_keys(PREFIX))
+        keys.update(dict.fromkeys(key_of(id) for id in self._core.registry.claim_ids()))
+        self._sweep = list(keys)
+        self._sweeping = True
+        self.stats.last_compared = self.stats.last_repairs = 0
+        self._core.wake()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether marks are waiting."""
+        return bool(self._dirty) or self._sweeping
+
+    def step(self, now: float, budget: int) -> bool:
+        """Look at `budget` marked keys at most; return whether marks are left."""
+        while self._dirty and budget > 0:
+            budget -= 1
+            key = next(iter(self._dirty))
+            del self._dirty[key]
+            self.settle(key, now)
+        stats = self.stats
+        while self._sweep and budget > 0:
+            budget -= 1
+            key = self._sweep.pop()
+            act = self.settle(key, now)
+            stats.compared += 1
+            stats.last_compared += 1
+            if act is not Act.NOTHING:
+                stats.repairs += 1
+                stats.last_repairs += 1
+        if self._sweeping and not self._sweep:
+            self._sweeping = False
+            stats.passes += 1
+        return self.has_work
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """End the startup grace once it is over: what has not registered again by then is tombstoned."""
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline or not self._core.store.restored():
+            return
+        self.grace_over = True
+        for name, _ in list(self._core.meta.meta_items(UNPUBLISHED)):
+            if self._core.registry.get(name[len(UNPUBLISHED) :]) is None:
+                self._core.meta.put_meta(name, None)
+        self.mark_all()
+
+    def next_deadline(self) -> float | None:
+        """Return when the startup grace ends, or None where there is none (any more)."""
+        if self.grace_over or self._core.settings.on_start != "withdraw":
+            return None
+        return self._started + self._core.settings.startup_grace_s
+
+    # --- one key ------------------------------------------------------------------------------------
+
+    def settle(self, key: str, now: float) -> Act:
+        """Compare registry and store for one key as they are now, and act on the difference."""
+        core = self._core
+        self._dirty.pop(key, None)
+        id = key[len(PREFIX) :]
+        worker = core.registry.get(id)
+        if worker is not None and worker.is_local and worker.id == id:
+            return self._settle_local(worker, now)
+        entry = core.store.visible(key)
+        claim = None if worker is None else worker.claim(id)
+        if entry is not None and claim is not None and entry.value == claim.value and worker is not None:
+            return self._rejudge(worker, now)
+        registered = Registered.NOTHING if claim is None else Registered.CLAIM
+        record, reason = _read(entry)
+        if entry is None:
+            facts = Facts(registered, Stored.NOTHING)
+        elif record is None:
+            facts = Facts(registered, Stored.UNREADABLE)
+        elif entry.owner == core.node:
+            facts = Facts(
+                registered,
+                Stored.OWN,
+                leaving=core.leaving,
+                this_life=entry.this_life,
+                removed_here=core.store.own_deleted_in_this_life(key),
+                restores=core.settings.on_start == "restore",
+                grace_over=self.grace_over,
+            )
+        else:
+            facts = Facts(registered, Stored.OTHER, differs=True)
+        act = decide(facts)
+        if act is not Act.SET_ASIDE:
+            self.unreadable.pop(key, None)
+        match act:
+            case Act.TAKE if entry is not None and record is not None:
+                self._take(Claim(id, entry.owner, record, entry.value), now)
+            case Act.RESTORE if entry is not None and record is not None:
+                self.restore(record, entry.value, now)
+            case Act.DROP:
+                self._drop(id, now)
+            case Act.TOMBSTONE:
+                core.tombstone(key)
+            case Act.SET_ASIDE if entry is not None:
+                return self._set_aside(key, Unreadable(entry.owner, reason), now)
+        return act
+
+    def _settle_local(self, worker: Worker, now: float) -> Act:
+        core = self._core
+        stored = core.store.own(worker.key)
+        act = decide(
+            Facts(
+                Registered.LOCAL,
+                Stored.NOTHING if stored is None else Stored.OWN,
+                differs=stored is None or stored.value != worker.value,
+                publishable=core.may_publish(worker.url),
+                leaving=core.leaving,
+            )
+        )
+        if act in (Act.PUBLISH, Act.WITHHOLD):
+            core.commit(worker, worker, now)
+        return act
+
+    def _rejudge(self, worker: Worker, now: float) -> Act:
+        """Nothing new in the store; the owner may have come or gone all the same."""
+        if not worker.is_local:
+            judged = self._core.rejudged(worker, now)
+            if judged is not worker:
+                self._core.commit(worker, judged, now)
+        return Act.NOTHING
+
+    def _take(self, claim: Claim, now: float) -> None:
+        """Take in another owner's claim: as the worker, or beside the one that is served (SYN-8, SYN-9)."""
+        core = self._core
+        url = claim.spec.url
+        old = core.registry.by_url(url)
+        known = None if old is None else old.claim(claim.id)
+        if known is not None and known.spec == claim.spec:
+            # Most news is about status: keep one spec in memory, and its identity says that it is unchanged.
+            record = msgspec.structs.replace(claim.record, spec=known.spec)
+            claim = Claim(claim.id, claim.owner, record, claim.value)
+        claims = with_claim(() if old is None else old.claims, claim)
+        if old is not None and old.is_local:
+            core.commit(old, msgspec.structs.replace(old, claims=claims), now)
+        else:
+            core.commit(old, core.import_of(url, claims, old, now), now)
+
+    def _drop(self, id: str, now: float) -> None:
+        """Forget a claim. The origin is looked at here, at the moment of removal: a local worker stays
+        (SYN-7).
+        """
+        core = self._core
+        old = core.registry.get(id)
+        if old is None or old.claim(id) is None:
+            return
+        claims = without_claim(old.claims, id)
+        if old.is_local:
+            core.commit(old, msgspec.structs.replace(old, claims=claims), now)
+        else:
+            core.commit(old, core.import_of(old.url, claims, old, now) if claims else None, now)
+
+    def _set_aside(self, key: str, unreadable: Unreadable, now: float) -> Act:
+        if self.unreadable.get(key) == unreadable:
+            return Act.NOTHING
+        self.unreadable[key] = unreadable
+        self._core.notice(
+            "warning",
+            "worker_unreadable",
+            {"key": key, "owner": unreadable.owner, "reason": unreadable.reason},
+        )
+        if unreadable.owner != self._core.node:
+            self._drop(key[len(PREFIX) :], now)
+        return Act.SET_ASIDE
+
+    # --- own workers of a former life -----------------------------------------------------------------
+
+    def restore(self, record: WorkerRecord, value: bytes, now: float) -> None:
+        """Make a worker of a former life a local one again, to be checked anew (SYN-16)."""
+        core = self._core
+        url = record.spec.url
+        old = core.registry.by_url(url)
+        if old is not None and old.is_local:
+            return
+        id = worker_id(core.node, url)
+        api_key = self._secret(id)
+        spec = record.spec
+        settings = core.health_settings(spec, local=True)
+        drain_until: float | None = None
+        if record.status == "draining":
+            health = HealthState("draining", now)
+            drain_until = now + settings.drain_settle_s if record.removing else None
+        else:
+            health = initial(settings, now)
+        core.commit(
+            old,
+            Worker(
+                url=url,
+                id=id,
+                origin="local",
+                owner=core.node,
+                spec=spec,
+                status=health.status,
+                health=health,
+                since=now,
+                revision=record.revision if old is None else max(record.revision, old.revision + 1),
+                claims=() if old is None else old.claims,
+                api_key=api_key,
+                protected=bool(api_key),
+                held_word=record.status if health.status == "pending" else None,
+                drain_until=drain_until,
+                extra=record.extra,
+            ),
+            now,
+        )
+
+    def restore_unpublished(self, now: float) -> None:
+        """Bring back the local workers that only this node's disk knows (SYN-15, SYN-16)."""
+        core = self._core
+        if core.settings.on_start != "restore":
+            return
+        for name, value in list(core.meta.meta_items(UNPUBLISHED)):
+            try:
+                record = decode_record(value)
+            except RecordError as error:
+                core.notice("warning", "worker_unreadable", {"key": name, "reason": str(error)})
+                continue
+            if core.may_publish(record.spec.url):
+                core.meta.put_meta(name, None)
+            self.restore(record, value, now)
+
+    def _secret(self, id: str) -> str | None:
+        for name, value in self._core.meta.meta_items(SECRET + id):
+            if name == SECRET + id:
+                return value.decode()
+        return None
+
+
+def _read(entry: StoreEntry | None) -> tuple[WorkerRecord | None, str]:
+    if entry is None:
+        return None, ""
+    try:
+        return decode_record(entry.value), ""
+    except RecordError as error:
+        return None, str(error)
