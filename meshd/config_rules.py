@@ -1,7 +1,8 @@
 """What settings mean to one another: defaults that follow from others, relations that must hold, warnings.
 
-This file owns every rule that takes more than one setting. Rules: a default is derived only if what it derives
-from was accepted, and a relation is checked only if all its settings were, so that one mistake is told once.
+This file owns every rule that takes more than one setting. Rules: a default is derived only if what it
+derives from was accepted, and a relation is checked only if all its settings were, so that one mistake is
+told once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ NOT_YET: dict[str, str] = {
     "tls.ca": "this version does not speak TLS yet",
     "tls.cert": "this version does not speak TLS yet",
     "tls.key": "this version does not speak TLS yet",
-    "security.strict_ownership": "this version does not sign entries yet",
     "security.secret_file": "this version does not seal API keys yet",
 }
 
@@ -46,8 +46,8 @@ def derive_defaults(
 ) -> list[ConfigProblem]:
     """Fill in what was not set, in `values` and `sources`; return the defaults that are no use on this host.
 
-    `refused` names the settings whose given values were no good: those stay missing, and so does every default
-    that would follow from them. `terminal` tells whether the log goes to a terminal.
+    `refused` names the settings whose given values were no good: those stay missing, and so does every
+    default that would follow from them. `terminal` tells whether the log goes to a terminal.
     """
     problems: list[ConfigProblem] = []
     for name, spec in settings.items():
@@ -153,12 +153,19 @@ def _socket_path(values: Values) -> str | None:
 
 
 def _not_yet(name: str, reason: str) -> Callable[[Values], str | None]:
-    return lambda values: f"{reason}: remove the setting" if values[name] not in (None, False) else None
+    return lambda values: f"{reason}: remove the setting" if values[name] is not None else None
+
+
+def _strict_without_tls(values: Values) -> str | None:
+    # With TLS it is on by default, and then tls.cert is what cannot be.
+    asked_for = values["security.strict_ownership"] and values["tls.cert"] is None
+    return "this version does not sign entries yet: remove the setting" if asked_for else None
 
 
 #: Each relation: the settings it takes, the one to blame first, and what is broken about them, if anything.
 _RELATIONS: list[tuple[tuple[str, ...], Callable[[Values], str | None]]] = [
     *(((name,), _not_yet(name, reason)) for name, reason in NOT_YET.items()),
+    (("security.strict_ownership", "tls.cert"), _strict_without_tls),
     (("mesh.active_view", "mesh.full_mesh_max"), _active_view),
     (("sync.fence_keep_s", "sync.forget_after_s"), _fences_outlive_forgetting),
     (("mesh.bind", "tls.cert", "security.allow_plaintext"), _no_plaintext_unasked),

@@ -100,9 +100,7 @@ class Setting:
         if kind is float and type(value) is int:
             return float(value)
         if kind is Path and isinstance(value, str):
-            if not value:
-                raise ValueError("must be a path, not an empty string")
-            return Path(value).expanduser()
+            return _parse_path(value)
         if type(value) is not kind:  # exact: true is no whole number here
             raise ValueError(f"must be {self.wanted()}, not {value!r}")
         return value
@@ -115,8 +113,8 @@ class Setting:
             too_low = limits.minimum is not None and value < limits.minimum
             too_low |= limits.above is not None and value <= limits.above
             too_high = limits.maximum is not None and value > limits.maximum
-            if too_low or too_high or not math.isfinite(value):
-                raise ValueError(f"must be {self.wanted()}, not {value:g}")
+            if too_low or too_high or (self.kind is float and not math.isfinite(value)):
+                raise ValueError(f"must be {self.wanted()}, not {value!r}")
         return limits.check(value) if limits.check is not None else value
 
 
@@ -152,6 +150,15 @@ def _unwrap(hint: Any) -> tuple[type, bool]:
         (kind,) = (arg for arg in get_args(hint) if arg is not type(None))
         return get_origin(kind) or kind, True
     return get_origin(hint) or hint, False
+
+
+def _parse_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(f"must be a path, not {text!r}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError(f"names the home of a user who is not known here: {text!r}") from None
 
 
 def _parse_list(text: str) -> Any:

@@ -277,6 +277,8 @@ def test_a_capacity_override_within_range_is_taken(value: int) -> None:
         ("node.name=-a", "letters, digits"),
         (f"node.name={'a' * 64}", "1 to 63"),
         ("node.data_dir=", "a path"),
+        ("node.data_dir=a\0b", "a path"),
+        ("node.data_dir=~nobody-of-this-name/mesh", "home of a user"),
         ("store.max_keys=0", "at least"),
         ("store.max_keys=1.5", "whole number"),
         ("store.durability=extreme", "one of normal, full"),
