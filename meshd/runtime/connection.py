@@ -55,6 +55,7 @@ class Connection:
         self._reason: str | None = None
         self._poked = True  # a hello is due
         self._sleeping: trio.Event | None = None
+        self._all_sent = trio.Event()
         self._scope = trio.CancelScope()
 
     def poke(self) -> None:
@@ -62,6 +63,12 @@ class Connection:
         self._poked = True
         if self._sleeping is not None:
             self._sleeping.set()
+        if self._all_sent.is_set():
+            self._all_sent = trio.Event()
+
+    async def sent(self) -> None:
+        """Wait until all that the node had to say on this connection is with the kernel, or it ended."""
+        await self._all_sent.wait()
 
     def close(self, reason: str) -> None:
         """Deliver nothing more, send what is still to be said, end within CLOSE_DRAIN_S. Returns at once."""
@@ -85,6 +92,7 @@ class Connection:
                     self._end("closed by the peer")
         finally:
             self._reason = self._reason or "stopped"
+            self._all_sent.set()
             await trio.aclose_forcefully(self._stream)
         return self._reason
 
@@ -148,6 +156,7 @@ class Connection:
                     await self._say_goodbye()
                     return
                 elif not self._poked:
+                    self._all_sent.set()
                     self._sleeping = trio.Event()
                     await self._sleeping.wait()
                     self._sleeping = None

@@ -18,6 +18,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from meshd.config_address import Address, parse_address
 from meshd.protocol.effects import (
     CloseConnection,
     Dial,
@@ -45,6 +46,9 @@ _SHORTEST_TICK_S = 0.001
 class SansIoNode(Protocol):
     """What the driver needs of a node; `meshd.protocol.node.MeshNode` is one. `now` is in seconds."""
 
+    address: str
+    """The `host:port` at which peers reach the node; the driver sets it once it listens."""
+
     def connection_opened(self, conn: int, dialled: str | None, remote: str, now: float) -> None:
         """A connection is there; `dialled` is the address it was dialled by, None if it was accepted."""
 
@@ -62,6 +66,9 @@ class SansIoNode(Protocol):
 
     def add_addresses(self, addresses: Iterable[str], source: str, now: float) -> None:
         """Addresses to try were found."""
+
+    def leave(self, withdrawn: bool, now: float) -> None:
+        """This node stops; `withdrawn` with its workers, else for a restart."""
 
     def next_message(self, conn: int, now: float, wall_ms: int) -> Message | None:
         """What to send on a connection now."""
@@ -112,10 +119,20 @@ class Driver:
         """How many connections are open."""
         return len(self._connections)
 
-    async def run(self, bind: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen on `bind` and drive the node until cancelled; starts with the address bound, or OSError."""
+    async def run(
+        self,
+        bind: str,
+        *,
+        advertise: str | None = None,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen on `bind` and drive the node until cancelled; starts with the address bound, or OSError.
+
+        `advertise` is the address told to peers where it differs; its port 0 stands for the bound one.
+        """
         bound = await self._transport.listen(bind)
         self.address = bound.address
+        self.node.address = _advertised(bound.address, advertise)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -131,11 +148,11 @@ class Driver:
                         await listener.aclose()
 
     def dispatch(self) -> None:
-        """Perform all effects that wait.
+        """Perform all effects that wait; cheap when there are none.
 
-        Cheap when there are none. Called from inside an effect, it does nothing.
+        Called from inside an effect it leaves the work to the outer call; before `run` it leaves it to `run`.
         """
-        if self._dispatching:
+        if self._dispatching or self._nursery is None:
             return
         self._dispatching = True
         try:
@@ -167,10 +184,15 @@ class Driver:
                 if connection is not None:
                     connection.close(reason)
             case Dial(address):
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._dial, address)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._dial, address)
             case Notice(level, event, fields):
                 self._notices.write(level, event, fields, trio.current_time())
+
+    async def sent(self) -> None:
+        """Wait until every connection has sent all that its node had to say; the caller bounds it."""
+        for connection in list(self._connections.values()):
+            await connection.sent()
 
     async def _tick(self) -> None:
         while True:
@@ -268,7 +290,8 @@ class Driver:
 
     def _hold_sends(self) -> None:
         self._durable_writes += 1
-        if self._hold is None and self._nursery is not None:
+        if self._hold is None:
+            assert self._nursery is not None
             self._hold = trio.Event()
             self._nursery.start_soon(self._release_sends)
 
@@ -289,3 +312,10 @@ class Driver:
 
     def _notice(self, event: str, **fields: object) -> None:
         self._notices.write("warning", event, fields, trio.current_time())
+
+
+def _advertised(bound: str, advertise: str | None) -> str:
+    if advertise is None:
+        return bound
+    wanted = parse_address(advertise)
+    return str(wanted if wanted.port else Address(wanted.host, parse_address(bound).port))

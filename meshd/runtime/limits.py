@@ -28,6 +28,9 @@ SEND_STALL_S: Final = 20.0
 CLOSE_DRAIN_S: Final = 1.0
 """Time that the last frames (a refusal, a farewell) get before the connection is cut."""
 
+LEAVE_S: Final = 1.0
+"""Time to tell every peer that we leave; one that does not read must not hold up the stop."""
+
 CONNECTIONS_MAX: Final = 2048
 """Connections accepted in all: twice the largest mesh, below the usual 4,096 open files."""
 

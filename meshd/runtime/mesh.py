@@ -14,6 +14,7 @@ import trio
 
 from meshd.protocol.effects import MemberChanged
 from meshd.runtime.driver import Driver, SansIoNode
+from meshd.runtime.limits import LEAVE_S
 from meshd.runtime.persister import Persister
 from meshd.runtime.transport import Transport
 
@@ -28,12 +29,20 @@ class Mesh(Generic[Node]):
         self._persister = persister
         self._driver = Driver(node, transport, persister)
 
-    async def run(self, bind: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self,
+        bind: str,
+        *,
+        advertise: str | None = None,
+        task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Listen on `bind` and keep the node going until cancelled.
 
-        Starts with the address bound, or OSError.
+        Starts with the bound address, or OSError.
+
+        `advertise` is the address told to peers where it differs; its port 0 stands for the bound one.
         """
-        await self._driver.run(bind, task_status=task_status)
+        await self._driver.run(bind, advertise=advertise, task_status=task_status)
 
     @property
     def address(self) -> str:
@@ -71,3 +80,17 @@ class Mesh(Generic[Node]):
         """Addresses of possible members were found; `source` says by whom."""
         self.node.add_addresses(addresses, source, trio.current_time())
         self._driver.dispatch()
+
+    def join(self, addresses: Iterable[str]) -> None:
+        """Somebody asked to join by these addresses: they are tried at once, and then for ever."""
+        self.add_addresses(addresses, "join")
+
+    async def leave(self, withdrawn: bool) -> None:
+        """Tell the peers that this node stops, and wait until they are told, at most LEAVE_S.
+
+        `withdrawn`: its workers are gone with it (the caller deleted them); else they await its return.
+        """
+        self.node.leave(withdrawn, trio.current_time())
+        self._driver.dispatch()
+        with trio.move_on_after(LEAVE_S):
+            await self._driver.sent()

@@ -26,6 +26,7 @@ class FakeNode:
         self.on_receive: Callable[[int, Message], None] | None = None
         self.on_tick: Callable[[], None] | None = None
         self.news = trio.Event()
+        self.address = ""
 
     def named(self, name: str) -> list[tuple[object, ...]]:
         """The recorded calls of one method, without its name."""
@@ -71,6 +72,9 @@ class FakeNode:
 
     def add_addresses(self, addresses: Iterable[str], source: str, now: float) -> None:
         self._note("add_addresses", tuple(addresses), source)
+
+    def leave(self, withdrawn: bool, now: float) -> None:
+        self._note("leave", withdrawn)
 
     def next_message(self, conn: int, now: float, wall_ms: int) -> Message | None:
         waiting = self.outgoing.get(conn)
