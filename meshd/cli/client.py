@@ -67,6 +67,12 @@ class Api:
     def __str__(self) -> str:
         return str(self.address or (self.candidates[0] if self.candidates else "no address"))
 
+    def close(self) -> None:
+        """Close the kept connection. Idempotent; the next request opens another."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
     def connect(self) -> None:
         """Find out which candidate accepts, and keep that connection; raises `Unreachable`."""
         if self._kept is None:
@@ -75,6 +81,27 @@ class Api:
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
         """The decoded body of a GET. `None` values in `query` are left out."""
         return self.call("GET", path, query=query).body
+
+    def get_object(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """The body of a GET that must be a JSON object."""
+        body = self.get(path, query)
+        if not isinstance(body, dict):
+            raise self._strange(path)
+        return body
+
+    def get_rows(self, path: str, member: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """The body of a GET whose `member` must be a list of objects."""
+        body = self.get_object(path, query)
+        rows = body.get(member)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._strange(path)
+        return body
+
+    def _strange(self, path: str) -> Unreachable:
+        return Unreachable(
+            f"{self} answered GET {path} with something that is not meshd's",
+            hint="is this meshd's API? another program may hold the port",
+        )
 
     def call(
         self,
@@ -107,9 +134,12 @@ class Api:
         try:
             response = self._send(connection, "GET", path + query_text(query), None, dict(headers))
         except (OSError, http.client.HTTPException) as problem:
+            connection.close()
             raise self._lost(problem) from problem
         if response.status >= 300:
-            self._judge("GET", path, response, self._read(response))
+            raw = self._read(response)
+            connection.close()
+            self._judge("GET", path, response, raw)
         sock.settimeout(quiet_s)
         return response
 
@@ -121,6 +151,7 @@ class Api:
             try:
                 response = self._send(kept, method, target, data, headers)
             except TimeoutError as problem:
+                kept.close()
                 raise self._lost(problem) from problem
             except (OSError, http.client.HTTPException) as problem:
                 # The daemon may close an idle connection at any time. A request that changes
@@ -135,6 +166,7 @@ class Api:
         try:
             response = self._send(connection, method, target, data, headers)
         except (OSError, http.client.HTTPException) as problem:
+            connection.close()
             raise self._lost(problem) from problem
         self._kept = connection
         return response
@@ -156,10 +188,10 @@ class Api:
         try:
             raw = response.read(MAX_BODY_BYTES)
         except (OSError, http.client.HTTPException) as problem:
-            self._kept = None
+            self.close()
             raise self._lost(problem) from problem
         if response.will_close:
-            self._kept = None
+            self.close()
         return raw
 
     def _connect(self) -> http.client.HTTPConnection:

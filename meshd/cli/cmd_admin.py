@@ -12,10 +12,11 @@ from meshd.cli import human
 from meshd.cli.client import Api
 from meshd.cli.cmd_mesh import lag_of
 from meshd.cli.exits import ApiRefused, CliError, Exit, UsageProblem
+from meshd.cli.find_worker import list_workers
 from meshd.cli.options import MeshCommand
 from meshd.cli.session import Session, pass_session
 
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = ("debug", "info", "warning", "error", "critical")
 SHELLS = ("bash", "zsh", "fish")
 COMPLETE_VARIABLE = "_MESHCTL_COMPLETE"
 NAGIOS_CRITICAL = 2
@@ -45,10 +46,12 @@ def examine(api: Api, limits: Limits) -> Verdict:
     try:
         api.get("/readyz")
     except ApiRefused as problem:
-        problems.append(f"not ready: {problem.message}")
-    status = api.get("/mesh/status")
-    members = api.get("/mesh/members")["members"]
-    workers = api.get("/workers")["workers"]
+        if problem.status != 503:
+            raise
+        problems.append("not ready: its store is not loaded, or it does not listen yet")
+    status = api.get_object("/mesh/status")
+    members = api.get_rows("/mesh/members", "members")["members"]
+    workers = list_workers(api)["workers"]
     figures = {
         "members": sum(member.get("state") == "alive" for member in members),
         "workers": len(workers),
@@ -123,7 +126,7 @@ def version(session: Session, client: bool) -> None:
     note = ""
     if not client:
         try:
-            status = session.api().get("/mesh/status")
+            status = session.api().get_object("/mesh/status")
         except UsageProblem:
             raise
         except CliError as problem:

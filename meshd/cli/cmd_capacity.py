@@ -2,6 +2,7 @@
 
 import click
 
+from meshd.cli import human
 from meshd.cli.exits import Exit
 from meshd.cli.options import MeshCommand
 from meshd.cli.session import Session, pass_session
@@ -54,7 +55,7 @@ def _breakdown_columns(head: str, breakdown: Row) -> list[Column]:
 @pass_session
 def capacity(session: Session, model: str | None) -> None:
     """Show how many requests the ready workers can take at once, and how that is known."""
-    body = session.api().get("/capacity", {"model": model})
+    body = session.api().get_object("/capacity", {"model": model})
     session.emit(body, lambda: capacity_text(body))
 
 
@@ -66,10 +67,10 @@ def why_text(body: Row) -> str:
     if status := body.get("status"):
         head += f": {status}"
     lines = [head]
-    reasons = body.get("reasons") or body.get("because") or []
-    lines += [f"  - {reason}" for reason in ([reasons] if isinstance(reasons, str) else reasons)]
-    told = {"url", "routable", "status", "reasons", "because", "claims"}
-    if rest := fields(((name, value) for name, value in body.items() if name not in told), indent="  "):
+    lines += [f"  - {reason}" for reason in body.get("reasons") or []]
+    told = {"url", "known", "routable", "status", "reasons", "claims"}
+    facts = ((name, value) for name, value in body.items() if name not in told)
+    if rest := fields((_humanised(name, value) for name, value in facts), indent="  "):
         lines.append(rest)
     claims = body.get("claims")
     if isinstance(claims, list) and claims:
@@ -81,6 +82,16 @@ def why_text(body: Row) -> str:
     return "\n".join(lines)
 
 
+def _humanised(name: str, value: object) -> tuple[str, object]:
+    """`since_s 63.2` reads `since 1m3s`; `checked_s_ago` likewise."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if name.endswith("_s_ago"):
+            return name.removesuffix("_s_ago"), human.age(value) + " ago"
+        if name.endswith("_s"):
+            return name.removesuffix("_s"), human.duration(value)
+    return name, value
+
+
 @click.command(cls=MeshCommand)
 @click.argument("url")
 @click.pass_context
@@ -90,7 +101,7 @@ def why(ctx: click.Context, url: str) -> None:
     Exit code 0 if it is routable, 1 if it is not.
     """
     session = ctx.ensure_object(Session)
-    body = session.api().get("/mesh/why", {"url": url})
+    body = session.api().get_object("/mesh/why", {"url": url})
     session.emit(body, lambda: why_text(body))
     if not body.get("routable"):
         ctx.exit(Exit.NO)

@@ -2,7 +2,8 @@
 
 Each node tells one digest over what it shows; equal digests are equal contents. Asked of several
 APIs (`--addr` repeated) every node speaks for itself; asked of one, that node tells what it knows
-of the others. Rule: a node that does not answer is never counted as agreeing.
+of the others: their digests where the daemon has `/mesh/converge`, else whether they lack entries.
+Rule: a node that is up but does not tell is never counted as agreeing.
 """
 
 from dataclasses import asdict, dataclass
@@ -19,7 +20,8 @@ from meshd.cli.session import Session, pass_session
 from meshd.cli.table import Column, Row, field, render
 
 POLL_S = 0.1
-GONE = ("left",)
+GONE = ("left", "down")
+"""States of members that nobody waits for."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,15 @@ COLUMNS = (
 
 
 def agreed(holdings: list[Holding]) -> bool:
-    """Whether every node told a digest and all are the same."""
-    digests = {holding.digest for holding in holdings}
-    return bool(holdings) and len(digests) == 1 and None not in digests
+    """Whether all hold the same: one digest, and nobody is known to lack anything.
+
+    A node without a digest counts as agreeing only if it is known to lack nothing.
+    """
+    digests = {holding.digest for holding in holdings if holding.digest is not None}
+    return len(digests) == 1 and all(
+        holding.error is None and (holding.lag == 0 or (holding.lag is None and holding.digest is not None))
+        for holding in holdings
+    )
 
 
 def ask_each(apis: list[Api]) -> list[Holding]:
@@ -57,7 +65,7 @@ def ask_each(apis: list[Api]) -> list[Holding]:
     found = []
     for api in apis:
         try:
-            status = api.get("/mesh/status")
+            status = api.get_object("/mesh/status")
         except CliError as problem:
             found.append(Holding(str(api), None, error=problem.message))
         else:
@@ -72,12 +80,14 @@ def _of_status(status: Row, asked: str) -> Holding:
 
 
 def ask_one(api: Api) -> list[Holding]:
-    """What one node knows of all."""
-    body = api.get("/mesh/converge")
-    rows = body.get("nodes") or body.get("members") or []
+    """What one node knows of all that have not left or gone down."""
+    try:
+        rows = api.get_rows("/mesh/converge", "nodes")["nodes"]
+    except NoSuchRoute:
+        return _by_lag(api)
     return [
         Holding(
-            node=str(row.get("node") or row.get("name")),
+            node=str(row.get("name")),
             digest=row.get("digest"),
             keys=row.get("keys"),
             lag=lag_of(row),
@@ -87,6 +97,20 @@ def ask_one(api: Api) -> list[Holding]:
         for row in rows
         if row.get("state") not in GONE
     ]
+
+
+def _by_lag(api: Api) -> list[Holding]:
+    """The asked node's own digest, and for each other member what it is known to lack."""
+    own = _of_status(api.get_object("/mesh/status"), str(api))
+    rows = api.get_rows("/mesh/members", "members")["members"]
+    others = [
+        Holding(
+            node=str(row.get("name")), digest=None, lag=lag_of(row), state=row.get("state"), asked=str(api)
+        )
+        for row in rows
+        if row.get("name") != own.node and row.get("state") not in GONE
+    ]
+    return [own, *others]
 
 
 @click.command(cls=MeshCommand)
@@ -123,13 +147,7 @@ def converge(ctx: click.Context, session: Session, wait: bool) -> None:
 
 
 def _ask(apis: list[Api]) -> list[Holding]:
-    if len(apis) > 1:
-        return ask_each(apis)
-    try:
-        return ask_one(apis[0])
-    except NoSuchRoute as problem:
-        problem.hint = "or give --addr once for every node: each is then asked for its own digest"
-        raise
+    return ask_each(apis) if len(apis) > 1 else ask_one(apis[0])
 
 
 def _text(session: Session, holdings: list[Holding], same: bool, took_s: float | None) -> str:
@@ -139,7 +157,9 @@ def _text(session: Session, holdings: list[Holding], same: bool, took_s: float |
         verdict = f"{nodes} agree" if len(holdings) != 1 else "one node, which agrees with itself"
         if took_s is not None:
             verdict += f" after {human.duration(took_s)}"
+        if any(holding.digest is None for holding in holdings):
+            verdict += f", as {holdings[0].node} sees it; --addr for every node asks each for its own digest"
     else:
-        silent = sum(holding.digest is None for holding in holdings)
+        silent = sum(holding.digest is None and holding.lag is None for holding in holdings)
         verdict = f"{nodes} do not agree" + (f"; {silent} did not tell" if silent else "")
     return f"{table}\n{verdict}"

@@ -45,23 +45,23 @@ class FromApi:
         while limit is None or len(found) < limit:
             size = PAGE if limit is None else min(PAGE, limit - len(found))
             query = {"prefix": prefix, "tombstones": 1 if tombstones else None, "limit": size, "after": after}
-            body = self._api.get("/mesh/store", query)
+            body = self._api.get_rows("/mesh/store", "entries", query)
             page = body["entries"]
             found += page
-            after = body.get("next") or (page[-1]["key"] if page else None)
-            if len(page) < size or after is None:
+            after = body.get("next")
+            if after is None:
                 break
         return found if limit is None else found[:limit]
 
     def entry(self, key: str, tombstones: bool) -> list[dict[str, Any]]:
-        """Ask for the key alone."""
+        """Ask for the key alone; the daemon tells its tombstones in any case."""
         try:
-            body = self._api.get(path_of("mesh", "store", key), {"tombstones": 1 if tombstones else None})
+            body = self._api.get_rows(path_of("mesh", "store", key), "entries")
         except ApiRefused as problem:
-            if problem.status == 404 and problem.code not in ("", "NOT_FOUND"):
+            if problem.code == "KEY_NOT_FOUND":
                 return []
             raise
-        return list(body["entries"]) if "entries" in body else [body]
+        return [entry for entry in body["entries"] if tombstones or not entry.get("tombstone")]
 
 
 @click.group(cls=MeshGroup)

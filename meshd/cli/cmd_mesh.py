@@ -1,16 +1,19 @@
 """Commands about nodes: members, info, join, leave, forget."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from meshd.cli import human
 from meshd.cli.client import Api, path_of
-from meshd.cli.offline import OfflineStore, online_or
+from meshd.cli.offline import online_or
 from meshd.cli.options import MeshCommand
 from meshd.cli.session import Session, pass_session
 from meshd.cli.table import Column, Row, field, fields, render
+
+if TYPE_CHECKING:
+    from meshd.cli.offline_store import OfflineStore
 
 
 def lag_of(member: Row) -> int | None:
@@ -51,7 +54,7 @@ def members(session: Session) -> None:
 
     LAG is the number of entries that a member is known to lack.
     """
-    body = session.api().get("/mesh/members")
+    body = session.api().get_rows("/mesh/members", "members")
     rows = sorted(body["members"], key=lambda row: str(row.get("name")))
     session.emit(body, lambda: render(member_columns(session.clock.wall()), rows, wide=session.wide))
 
@@ -87,10 +90,10 @@ def info(session: Session) -> None:
     """Show what the daemon knows of itself: identity, uptime, counts, digest."""
 
     def ask(api: Api) -> None:
-        status = api.get("/mesh/status")
+        status = api.get_object("/mesh/status")
         session.emit(status, lambda: status_text({**status, "asked": str(api)}))
 
-    def read(store: OfflineStore) -> None:
+    def read(store: "OfflineStore") -> None:
         found = store.info()
         session.emit(found, lambda: status_text(found))
 
@@ -103,9 +106,7 @@ def info(session: Session) -> None:
 def join(session: Session, peers: tuple[str, ...]) -> None:
     """Tell the daemon to join a mesh through these nodes (their mesh ports, not their API ports)."""
     body = session.api().call("POST", "/mesh/join", body={"peers": list(peers)}).body
-    session.emit(
-        body, lambda: f"asked to join {', '.join(peers)}; `meshctl members` shows when they have met"
-    )
+    session.emit(body, lambda: f"dialling {', '.join(peers)}; `meshctl members` shows who was met")
 
 
 @click.command(cls=MeshCommand)
@@ -119,7 +120,7 @@ def leave(session: Session, keep_workers: bool, yes: bool) -> None:
         _confirm(yes, f"withdraw the workers of the node at {api} from the whole mesh and leave?")
     body = api.call("POST", "/mesh/leave", body={"keep_workers": keep_workers}).body
     kept = "its workers stay" if keep_workers else "its workers are withdrawn"
-    session.emit(body, lambda: f"the node is leaving; {kept}")
+    session.emit(body, lambda: f"the node has left the mesh; {kept}")
 
 
 @click.command(cls=MeshCommand)

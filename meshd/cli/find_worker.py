@@ -29,8 +29,7 @@ class WorkerMissing(CliError):
 
 def list_workers(api: Api, query: Mapping[str, object] | None = None) -> dict[str, Any]:
     """The whole body of `GET /workers`."""
-    body: dict[str, Any] = api.get("/workers", query)
-    return body
+    return api.get_rows("/workers", "workers", query)
 
 
 def comparable_url(url: str) -> str:
@@ -73,8 +72,7 @@ def find(api: Api, word: str) -> Worker:
     """The one worker that is meant; raises `WorkerMissing`, or `UsageProblem` when it is ambiguous."""
     check_word(word)
     if UUID.match(word.lower()):
-        worker: Worker = api.get(path_of("workers", word.lower()))
-        return worker
+        return api.get_object(path_of("workers", word.lower()))
     found = matching(list_workers(api)["workers"], word)
     if len(found) > 1:
         raise UsageProblem(

@@ -89,7 +89,9 @@ class Session:
 
     def _api(self, found: list[address.Address]) -> Api:
         timeout_s = DEFAULT_TIMEOUT_S if self.timeout_s is None else self.timeout_s
-        return Api(found, token=self._token(), timeout_s=timeout_s)
+        api = Api(found, token=self._token(), timeout_s=timeout_s)
+        click.get_current_context().find_root().call_on_close(api.close)
+        return api
 
     def _token(self) -> str | None:
         named = self.token_file or (Path(env) if (env := os.environ.get("MESHCTL_TOKEN_FILE")) else None)

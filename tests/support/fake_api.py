@@ -31,13 +31,17 @@ class Request:
 
 @dataclass
 class Answer:
-    """What to send: JSON, or `raw` as it is. `stream` chunks are sent one by one, then the connection ends."""
+    """What to send: JSON, or `raw` as it is.
+
+    The chunks of a `stream` are sent one by one, then the connection ends; `cut` ends it without an answer.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     raw: bytes | None = None
     stream: list[bytes] | None = None
+    cut: bool = False
 
 
 Route = Callable[[Request], Answer] | Answer
@@ -84,6 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
             body=json.loads(raw) if raw else None,
         )
         answer = self.api.answer(request)
+        if answer.cut:
+            self.close_connection = True
+            return
         payload = answer.raw if answer.raw is not None else json.dumps(answer.body).encode()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
