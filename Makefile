@@ -16,10 +16,10 @@ TEST_ARGS ?=
 AREA ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint format bench reqs lock clean
+.PHONY: help setup run demo test lint style types contracts format bench reqs lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv from nothing, or bring it up to date
 
@@ -42,10 +42,16 @@ demo: setup ## three daemons and four small inference servers; Ctrl-C ends all o
 test: setup ## all tests
 	@$(BIN)/python -m pytest $(TEST_ARGS)
 
-lint: setup ## style, types and import contracts
+lint: style types contracts ## style, types and import contracts (make -k lint goes on past a failure)
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup
 	$(BIN)/mypy
+
+contracts: setup
 	$(BIN)/lint-imports
 
 format: setup ## put the code into its form

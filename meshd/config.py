@@ -83,7 +83,7 @@ class Config:
     log: LogConfig
     tls: TlsConfig
     security: SecurityConfig
-    worker: tuple[dict[str, Any], ...] = ()
+    worker: tuple[dict[str, Any], ...] = field(default=(), repr=False)  # may hold api_key
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)
     warnings: tuple[ConfigProblem, ...] = field(default=(), compare=False)
 

@@ -494,3 +494,11 @@ def test_a_setting_without_effect_yet_is_warned_of(setting: str) -> None:
 def test_recovering_what_is_removed_is_warned_of() -> None:
     (warning,) = _load("health.remove_failed_workers=on", "health.recover_failed_workers=on").warnings
     assert warning.field == "health.recover_failed_workers"
+
+
+@pytest.mark.req("SEC-3")
+def test_an_api_key_of_a_declared_worker_is_not_shown(tmp_path: Path) -> None:
+    config = _load(path=_file(tmp_path, "[[worker]]\nurl = 'http://a:1'\napi_key = 'hidden-thing'\n"))
+    assert config.worker[0]["api_key"] == "hidden-thing"
+    assert "hidden-thing" not in repr(config)
+    assert not any("hidden-thing" in str(row) for row in config.explain())
