@@ -5,7 +5,7 @@ meanwhile, and a listing is the whole truth at its moment. Rule: waiting never e
 are there, 1 one has failed for good, 4 the time is up, with what is still missing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ import click
 from meshd.cli import human
 from meshd.cli.client import Api
 from meshd.cli.exits import CliError, Exit, TimedOut, Unreachable, UsageProblem
-from meshd.cli.find_worker import Worker, check_word, list_workers, matching
+from meshd.cli.find_worker import Worker, check_word, list_workers, locate
 from meshd.cli.options import MeshCommand
 from meshd.cli.session import Session, pass_session
 
@@ -38,17 +38,13 @@ class Standing:
     is_now: str
 
 
-Judge = Callable[[Sequence[Worker]], list[Standing]]
+Judge = Callable[[], list[Standing]]
 
 
-def standing(workers: Sequence[Worker], word: str, wanted: str) -> Standing:
+def standing(info: Worker | None, word: str, wanted: str) -> Standing:
     """How the worker that `word` means stands; raises `WillNeverBe` for a failed local one."""
-    found = matching(workers, word)
-    if len(found) > 1:
-        raise UsageProblem(f"{word!r} means {len(found)} workers", hint="write more of the id, or the URL")
-    if not found:
+    if info is None:
         return Standing(word, wanted == "gone", "not known to this node")
-    info = found[0]
     status = str(info.get("status"))
     is_now = status + (f": {error}" if (error := info.get("last_error")) else "")
     if wanted == "ready" and status == "failed" and info.get("origin") == "local":
@@ -62,10 +58,10 @@ def standing(workers: Sequence[Worker], word: str, wanted: str) -> Standing:
 
 def wait_until(session: Session, api: Api, words: Sequence[str], wanted: str) -> None:
     """Return once every worker is as wished; raises `TimedOut` naming the others."""
-    _poll(session, api, {}, lambda workers: [standing(workers, word, wanted) for word in words], wanted)
+    _poll(session, api, lambda: [standing(locate(api, word), word, wanted) for word in words], wanted)
 
 
-def _poll(session: Session, api: Api, query: Mapping[str, object], judge: Judge, wanted: str) -> None:
+def _poll(session: Session, api: Api, judge: Judge, wanted: str) -> None:
     limit_s = session.wait_s()
     clock = session.clock
     deadline = clock.monotonic() + limit_s
@@ -75,7 +71,7 @@ def _poll(session: Session, api: Api, query: Mapping[str, object], judge: Judge,
     while True:
         began = clock.monotonic()
         try:
-            missing = [one for one in judge(list_workers(api, query)["workers"]) if not one.reached]
+            missing = [one for one in judge() if not one.reached]
         except (Unreachable, TimedOut) as problem:
             if api.address is None:
                 raise
@@ -111,7 +107,7 @@ def _all_standing(
         return [Standing(what, len(fitting) >= count, f"{len(fitting)} of {len(workers)}")]
     if not workers:
         return [Standing("any worker", False, "none is registered")]
-    return [standing(workers, str(info["id"]), wanted) for info in workers]
+    return [standing(info, str(info["url"]), wanted) for info in workers]
 
 
 @click.command(cls=MeshCommand)
@@ -144,9 +140,11 @@ def wait(
         wait_until(session, api, words, wanted)
         what = ", ".join(words)
     else:
-        _poll(
-            session, api, {"model": model}, lambda found: _all_standing(found, wanted, count, model), wanted
-        )
+
+        def judge() -> list[Standing]:
+            return _all_standing(list_workers(api, {"model": model})["workers"], wanted, count, model)
+
+        _poll(session, api, judge, wanted)
         what = human.count(count, "worker") if count is not None else "every worker"
     took_s = round(session.clock.monotonic() - began, 3)
     answer = {"state": wanted, "waited_s": took_s}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from meshd.cli.client import Api, path_of
-from meshd.cli.exits import CliError, Exit, UsageProblem
+from meshd.cli.exits import ApiRefused, CliError, Exit, NoSuchRoute, UsageProblem
 
 Worker = Mapping[str, Any]
 
@@ -68,11 +68,18 @@ def check_word(word: str) -> str:
     raise UsageProblem(f"{word!r} is neither a worker's URL nor an id", hint=hint)
 
 
-def find(api: Api, word: str) -> Worker:
-    """The one worker that is meant; raises `WorkerMissing`, or `UsageProblem` when it is ambiguous."""
+def locate(api: Api, word: str) -> Worker | None:
+    """The one worker that is meant, `None` if there is none; raises `UsageProblem` when it is ambiguous."""
     check_word(word)
     if UUID.match(word.lower()):
-        return api.get_object(path_of("workers", word.lower()))
+        return _by_id(api, word.lower())
+    if "://" in word:
+        try:
+            known = api.get_object("/mesh/why", {"url": word}).get("id")
+        except NoSuchRoute:
+            pass  # an older daemon: look through the whole list instead
+        else:
+            return _by_id(api, str(known)) if known else None
     found = matching(list_workers(api)["workers"], word)
     if len(found) > 1:
         raise UsageProblem(
@@ -80,12 +87,27 @@ def find(api: Api, word: str) -> Worker:
             + ", ".join(f"{worker['id']} ({worker['url']})" for worker in found[:5]),
             hint="write more of the id, or the URL",
         )
-    if not found:
+    return found[0] if found else None
+
+
+def _by_id(api: Api, worker_id: str) -> Worker | None:
+    try:
+        return api.get_object(path_of("workers", worker_id))
+    except ApiRefused as problem:
+        if problem.code == "WORKER_NOT_FOUND":
+            return None
+        raise
+
+
+def find(api: Api, word: str) -> Worker:
+    """Like `locate`, but that there is none is an error: raises `WorkerMissing`."""
+    found = locate(api, word)
+    if found is None:
         raise WorkerMissing(
             f"this node knows no worker {word}",
             hint="`meshctl worker ls` lists what it knows; `meshctl why URL` tells about a URL",
         )
-    return found[0]
+    return found
 
 
 def shown_ids(workers: Sequence[Worker]) -> int:

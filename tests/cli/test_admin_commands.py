@@ -19,7 +19,8 @@ def well(daemon: FakeApi) -> FakeApi:
         {"name": "c", "state": "down", "lag": None},
     ]
     daemon.on("GET", "/mesh/members", {"members": members})
-    daemon.on("GET", "/workers", {"workers": [{"status": "ready"}, {"status": "failed"}]})
+    daemon.on("GET", "/workers", {"workers": [{"status": "failed"}], "total": 2})
+    daemon.on("GET", "/capacity", {"capacity": 64, "source": "mixed", "workers_available": 1})
     return daemon
 
 

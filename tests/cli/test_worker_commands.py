@@ -118,6 +118,14 @@ def test_a_worker_is_named_by_id_start_of_id_or_url(meshctl: Meshctl, word: str)
     assert "not_ready" in done.stdout
 
 
+def test_a_url_is_looked_up_by_the_daemon_where_it_can(daemon: FakeApi, meshctl: Meshctl) -> None:
+    daemon.on("GET", "/mesh/why", {"url": "http://10.0.0.6:8000", "known": True, "id": B})
+    assert meshctl("worker", "get", "HTTP://10.0.0.6:8000").exit_code == 0
+    assert daemon.asked("GET", "/workers") == []
+    daemon.on("GET", "/mesh/why", {"url": "http://10.0.0.7:8000", "known": False})
+    assert meshctl("worker", "get", "http://10.0.0.7:8000").exit_code == 1
+
+
 def test_the_id_of_another_claim_means_the_serving_worker(daemon: FakeApi, meshctl: Meshctl) -> None:
     claims = [{"owner": "a", "id": A, "healthy": True}, {"owner": "c", "id": "99990000-x", "healthy": False}]
     daemon.on("GET", "/workers", listing([info(A, "http://x:1", claims=claims)]))
@@ -286,21 +294,28 @@ def test_drain_and_undrain_act_on_every_named_worker(daemon: FakeApi, meshctl: M
 # --- waiting ---------------------------------------------------------------------------------
 
 
-def turning(*statuses: str, **more: Any) -> Any:
-    """A listing whose worker A changes its status with every question; "gone" leaves it out."""
+MISSING = Answer({"error": "no worker has that id", "code": "WORKER_NOT_FOUND"}, 404)
+
+
+def turn(daemon: FakeApi, *statuses: str, **more: Any) -> None:
+    """Let worker A change its status with every question; "gone" means that it is not known."""
     left = list(statuses)
 
-    def answer(_request: Request) -> Answer:
+    def now() -> list[dict[str, Any]]:
         status = left.pop(0) if len(left) > 1 else left[0]
-        found = [] if status == "gone" else [info(A, "http://x:1", status=status, **more)]
-        return Answer(listing(found))
+        return [] if status == "gone" else [info(A, "http://x:1", status=status, **more)]
 
-    return answer
+    def one(_request: Request) -> Answer:
+        found = now()
+        return Answer(found[0]) if found else MISSING
+
+    daemon.on("GET", "/workers", lambda _request: Answer(listing(now())))
+    daemon.on("GET", f"/workers/{A}", one)
 
 
 @pytest.mark.req("CTL-3", "CTL-6")
 def test_wait_ends_when_the_worker_is_ready(daemon: FakeApi, meshctl: Meshctl, clock: FakeClock) -> None:
-    daemon.on("GET", "/workers", turning("gone", "pending", "pending", "ready"))
+    turn(daemon, "gone", "pending", "pending", "ready")
     done = meshctl("worker", "wait", "http://x:1")
     assert done.exit_code == 0, done.output
     assert "ready after" in done.stdout
@@ -311,7 +326,7 @@ def test_wait_ends_when_the_worker_is_ready(daemon: FakeApi, meshctl: Meshctl, c
 def test_wait_in_vain_is_a_timeout_that_tells_what_is_missing(
     daemon: FakeApi, meshctl: Meshctl, clock: FakeClock
 ) -> None:
-    daemon.on("GET", "/workers", turning("pending", last_error="HTTP 503"))
+    turn(daemon, "pending", last_error="HTTP 503")
     done = meshctl("worker", "wait", A, "--timeout", "3")
     assert done.exit_code == 4
     assert sum(clock.slept) == pytest.approx(3)
@@ -320,7 +335,7 @@ def test_wait_in_vain_is_a_timeout_that_tells_what_is_missing(
 
 @pytest.mark.req("CTL-6", "LIF-3")
 def test_waiting_for_a_local_worker_that_failed_ends_at_once(daemon: FakeApi, meshctl: Meshctl) -> None:
-    daemon.on("GET", "/workers", turning("failed", last_error="HTTP 500"))
+    turn(daemon, "failed", last_error="HTTP 500")
     done = meshctl("worker", "wait", A)
     assert done.exit_code == 1
     assert "HTTP 500" in done.stderr
@@ -328,12 +343,12 @@ def test_waiting_for_a_local_worker_that_failed_ends_at_once(daemon: FakeApi, me
 
 @pytest.mark.req("LIF-3")
 def test_a_failed_import_may_still_come_back_and_is_waited_for(daemon: FakeApi, meshctl: Meshctl) -> None:
-    daemon.on("GET", "/workers", turning("failed", "pending", "ready", origin="mesh"))
+    turn(daemon, "failed", "pending", "ready", origin="mesh")
     assert meshctl("worker", "wait", A).exit_code == 0
 
 
 def test_wait_for_gone_ends_when_the_worker_is_not_listed(daemon: FakeApi, meshctl: Meshctl) -> None:
-    daemon.on("GET", "/workers", turning("draining", "gone"))
+    turn(daemon, "draining", "gone")
     assert meshctl("worker", "wait", "http://x:1", "--for", "gone").exit_code == 0
 
 
@@ -354,12 +369,12 @@ def test_wait_for_all_or_for_a_number_of_workers(meshctl: Meshctl, words: tuple[
 
 
 def test_waiting_survives_a_restart_of_the_daemon(daemon: FakeApi, meshctl: Meshctl) -> None:
-    answers = [Answer(listing([])), Answer(cut=True), Answer(cut=True), Answer(listing(WORKERS))]
+    answers = [MISSING, Answer(cut=True), Answer(cut=True), Answer(WORKERS[0])]
 
     def restarting(_request: Request) -> Answer:
         return answers.pop(0)
 
-    daemon.on("GET", "/workers", restarting)
+    daemon.on("GET", f"/workers/{A}", restarting)
     done = meshctl("worker", "wait", A)
     assert done.exit_code == 0, done.output
 
@@ -371,7 +386,7 @@ def test_waiting_for_a_daemon_that_never_was_there_is_unreachable(meshctl: Meshc
 
 def test_add_with_wait_ends_when_the_new_worker_is_ready(daemon: FakeApi, meshctl: Meshctl) -> None:
     daemon.on("POST", "/workers", accepted(A, "http://x:1"))
-    daemon.on("GET", "/workers", turning("pending", "ready"))
+    turn(daemon, "pending", "ready")
     assert meshctl("worker", "add", "http://x:1", "--wait").exit_code == 0
-    daemon.on("GET", "/workers", turning("pending"))
+    turn(daemon, "pending")
     assert meshctl("worker", "add", "http://x:1", "--wait", "--timeout", "1").exit_code == 4
