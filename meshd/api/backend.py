@@ -1,0 +1,67 @@
+"""What the API needs of the daemon: the narrow side of the seam, so that tests can stand in for the rest.
+
+Only names and types live here. Everything is called on the trio thread; nothing but `flush` and `leave`
+awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import trio
+
+    from meshd.config import Config
+    from meshd.protocol.effects import MemberChanged
+    from meshd.protocol.node import MeshNode
+    from meshd.workers.capacity_tracker import CapacityTracker
+    from meshd.workers.plane import WorkerPlane
+
+
+class MeshView(Protocol):
+    """The mesh handle."""
+
+    @property
+    def node(self) -> MeshNode:
+        """The node, for its read models and for leaving."""
+
+    def after_write(self) -> None:
+        """Send what a synchronous write left to be sent."""
+
+    async def flush(self) -> bool:
+        """Return once everything written before the call is on disk; False if the disk refuses it."""
+
+    def subscribe_members(self, callback: Callable[[MemberChanged], None]) -> None:
+        """Call `callback` when a member's state changes."""
+
+    def storage_status(self) -> dict[str, object]:
+        """How the disk is: `ok`, `pending`, `transactions`, `last_error`."""
+
+    def add_addresses(self, addresses: Iterable[str], source: str) -> None:
+        """Dial these `host:port`."""
+
+
+class LogControl(Protocol):
+    """Changes the log's level at run time."""
+
+    def set_level(self, level: str) -> None:
+        """Log from `level` on; raises ValueError for an unknown one."""
+
+
+class Daemon(Protocol):
+    """The daemon that this API is a view of."""
+
+    config: Config
+    mesh: MeshView
+    plane: WorkerPlane
+    capacity: CapacityTracker
+    log_control: LogControl
+    version: str
+    started: bool
+    """The store is loaded and both the mesh and the API listen."""
+    stop: trio.Event
+    """Set when the daemon is to stop."""
+
+    async def leave(self, *, keep_workers: bool) -> None:
+        """Take this node out of the mesh; its workers are withdrawn unless they are to be kept."""

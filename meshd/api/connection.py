@@ -1,0 +1,191 @@
+"""One HTTP connection: hypercorn's trio connection, with its traps closed.
+
+Rules kept here, each held by a test: - A client that stops reading never holds more than one slice of an
+answer, nor the stop of the daemon: sends are
+  written in slices, each with a time limit, and can be cancelled.
+- Nothing but HTTP/1 is spoken. WebSocket and HTTP/2 upgrades are ignored, so they open no second way in.
+- A request that is not HTTP is answered with the same JSON error body as any other mistake, then closed.
+- The number of connections is bounded, and a fault inside one connection ends that connection only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h11
+import msgspec
+import structlog
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.logging import Logger as HypercornLogger
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from meshd.api import limits
+
+log = structlog.get_logger("meshd.api")
+
+
+class QuietLogger(HypercornLogger):
+    """Sends what hypercorn has to say to our log. Its access log stays off: metrics count requests."""
+
+    async def access(self, request: Any, response: Any, request_time: float) -> None:
+        """Drop an access line."""
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Log a fault in the application or the server."""
+        log.error("api_fault", message=message % args if args else message, exc_info=True)
+
+    async def warning(self, message: str, *args: Any, **kwargs: Any) -> None:
+        """Log a warning of the server."""
+        log.warning("api_server", message=message % args if args else message)
+
+
+class ServerConfig(HypercornConfig):
+    """hypercorn's settings as the API wants them, and the count of open connections.
+
+    Bounds can be lowered on an instance, which is what tests do.
+    """
+
+    logger_class = QuietLogger
+    errorlog = None
+    accesslog = None
+    include_server_header = False
+    h11_max_incomplete_size = limits.MAX_HEADER_BYTES
+    keep_alive_timeout = limits.KEEP_ALIVE_S
+    keep_alive_max_requests = limits.KEEP_ALIVE_REQUESTS
+    send_timeout_s = limits.SEND_TIMEOUT_S
+    max_connections = limits.MAX_CONNECTIONS
+    open_connections = 0
+
+
+class PlainHTTP(H11Protocol):
+    """HTTP/1 and nothing else; faults in it are told as JSON."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        """Speak HTTP/1 whatever upgrade is asked for."""
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        self.keep_alive_requests += 1
+
+    async def _send_error_response(self, status_code: int) -> None:
+        message = {431: "the request's headers are too large"}.get(
+            status_code, "this is not an HTTP/1.1 request that can be read"
+        )
+        body = msgspec.json.encode({"error": message, "code": "BAD_REQUEST"})
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *self.config.response_headers("h11"),
+        ]
+        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
+        await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+
+
+class Connection(TCPServer):
+    """Serves one accepted stream until it is closed. Never raises anything but cancellation."""
+
+    config: ServerConfig
+    stream: trio.SocketStream  # type: ignore[assignment]  # the base declares only its TLS form, and takes both
+    protocol: PlainHTTP  # type: ignore[assignment]  # stands in for the wrapper that also speaks HTTP/2
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: ServerConfig,
+        context: WorkerContext,
+        state: ConnectionState,
+        stream: trio.SocketStream,
+    ) -> None:
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # as `stream` above
+
+    async def run(self) -> None:
+        """Serve until the client, an idle time-out, a stalled send or the stop of the daemon ends it."""
+        config = self.config
+        if config.open_connections >= config.max_connections:
+            log.warning("api_connection_refused", limit=config.max_connections)
+            await self.stream.aclose()
+            return
+        config.open_connections += 1
+        try:
+            await self._serve()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client is gone, which is its right
+        except Exception:
+            log.exception("api_connection_failed")
+        finally:
+            config.open_connections -= 1
+            with trio.CancelScope(deadline=trio.current_time() + 1.0, shield=True):
+                await self._close()
+
+    async def _serve(self) -> None:
+        socket = self.stream.socket
+        async with TaskGroup() as task_group:
+            self._task_group = task_group
+            self.protocol = PlainHTTP(
+                self.app,
+                self.config,
+                self.context,
+                task_group,
+                ConnectionState(self.state),
+                False,
+                # Both are None on a unix socket, which is how the guard tells it from TCP.
+                parse_socket_addr(socket.family, socket.getpeername()),
+                parse_socket_addr(socket.family, socket.getsockname()),
+                self.protocol_send,
+            )
+            await self.idle_task.restart(task_group, self._idle_timeout)
+            await self._read_data()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Write bytes in slices, each within the send limit; a client that takes none is cut off."""
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        if not event.data:
+            return
+        failed = False
+        async with self.send_lock:
+            try:
+                view = memoryview(event.data)
+                for start in range(0, len(view), limits.SEND_SLICE_BYTES):
+                    with trio.fail_after(self.config.send_timeout_s):
+                        await self.stream.send_all(view[start : start + limits.SEND_SLICE_BYTES])
+            except trio.TooSlowError:
+                log.info("api_client_stalled", limit_s=self.config.send_timeout_s)
+                failed = True
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                failed = True
+        if failed:
+            await trio.aclose_forcefully(self.stream)
+            await self.protocol.handle(Closed())

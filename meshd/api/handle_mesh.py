@@ -1,0 +1,99 @@
+"""`/mesh/*`: what this node knows of the mesh and its store, and how it joins and leaves.
+
+The read models come from the node as plain dicts. Pages of the store are bounded: an answer says by `next`
+how to go on. `join` and `leave` start something and answer at once; the members show how it went.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshd.api import limits, readings
+from meshd.api.codec import JSONAnswer, encoder, listing
+from meshd.api.schemas import JoinBody, LeaveBody
+from meshd.config import parse_address
+from meshd.errors import BadRequest, KeyNotFound
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from meshd.api.table import Call
+
+
+async def get_mesh_status(call: Call) -> Response:
+    """Answer `GET /mesh/status`."""
+    return JSONAnswer(readings.status(call.api))
+
+
+async def list_members(call: Call) -> Response:
+    """Answer `GET /mesh/members`."""
+    return JSONAnswer({"members": readings.members(call.api)})
+
+
+async def get_vector(call: Call) -> Response:
+    """Answer `GET /mesh/vector`."""
+    return JSONAnswer(readings.vector(call.api))
+
+
+async def list_store(call: Call) -> Response:
+    """Answer `GET /mesh/store`."""
+    limit = call.query_int("limit", limits.DEFAULT_STORE_PAGE, 1, limits.MAX_PAGE)
+    assert limit is not None
+    tombstones = call.query_flag("tombstones", False)
+    entries, following = readings.store_page(
+        call.api, call.query("prefix") or "", tombstones, limit, call.query("after") or ""
+    )
+    return listing("entries", entries, encoder.encode, {} if following is None else {"next": following})
+
+
+async def get_store_key(call: Call) -> Response:
+    """Answer `GET /mesh/store/{key}`."""
+    key = call.path_value("key")
+    entries = readings.store_key(call.api, key)
+    if not entries:
+        raise KeyNotFound(key)
+    return JSONAnswer({"entries": entries})
+
+
+async def explain_url(call: Call) -> Response:
+    """Answer `GET /mesh/why`."""
+    url = call.query("url")
+    if not url:
+        raise BadRequest("say which worker: /mesh/why?url=http://HOST:PORT", field="url")
+    return JSONAnswer(call.api.daemon.plane.explain_url(url, call.api.now()))
+
+
+async def get_convergence(call: Call) -> Response:
+    """Answer `GET /mesh/converge`."""
+    return JSONAnswer(readings.convergence(call.api))
+
+
+async def join_mesh(call: Call) -> Response:
+    """Answer `POST /mesh/join`."""
+    body: JoinBody = call.json_as(JoinBody)
+    peers: list[str] = []
+    for place, text in enumerate(body.peers):
+        field = f"peers[{place}]"
+        try:
+            address = parse_address(text, allow_port_zero=False)
+        except ValueError as error:
+            raise BadRequest(f"{field}: {error}", field=field) from None
+        if address.is_wildcard:
+            raise BadRequest(
+                f"{field}: {text!r} means every interface and cannot be dialled; name one address",
+                field=field,
+            )
+        peers.append(str(address))
+    call.api.daemon.mesh.add_addresses(peers, "join")
+    return JSONAnswer(
+        {"status": "accepted", "message": "dialling; GET /mesh/members shows who was met", "peers": peers},
+        202,
+    )
+
+
+async def leave_mesh(call: Call) -> Response:
+    """Answer `POST /mesh/leave`."""
+    body: LeaveBody = call.json_as(LeaveBody)
+    await call.api.daemon.leave(keep_workers=body.keep_workers)
+    message = "left; its workers stay" if body.keep_workers else "left; its workers are withdrawn"
+    return JSONAnswer({"status": "accepted", "message": message, "keep_workers": body.keep_workers}, 202)
