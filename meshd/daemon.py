@@ -1,0 +1,47 @@
+"""The running daemon as its parts see it: what it is made of, and how it is asked to stop.
+
+Owns no behaviour but leaving. `main` builds it; the API is a view of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from meshd.config import Config
+    from meshd.protocol.node import MeshNode
+    from meshd.runtime.logs import LogControl
+    from meshd.runtime.mesh import Mesh
+    from meshd.workers.capacity_tracker import CapacityTracker
+    from meshd.workers.plane import WorkerPlane
+
+
+@dataclass(slots=True)
+class Daemon:
+    """One daemon's parts. `stop` is set when it is to end; `withdrawing`: taking its workers with it."""
+
+    config: Config
+    mesh: Mesh[MeshNode]
+    plane: WorkerPlane
+    capacity: CapacityTracker
+    log_control: LogControl
+    version: str
+    started: bool = False
+    stop: trio.Event = field(default_factory=trio.Event)
+    withdrawing: bool = False
+
+    async def leave(self, *, keep_workers: bool) -> None:
+        """Leave the mesh and stop. Unless they are to be kept, this node's workers are removed everywhere."""
+        self.withdrawing = not keep_workers
+        self.withdraw_if_asked()
+        await self.mesh.flush()
+        self.stop.set()
+
+    def withdraw_if_asked(self) -> None:
+        """Tombstone this node's workers if it leaves for good; doing so twice changes nothing."""
+        if self.withdrawing:
+            self.plane.withdraw()
+            self.mesh.after_write()

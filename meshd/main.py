@@ -1,0 +1,219 @@
+"""Builds a daemon out of its rooms, starts them in order, stops them in the reverse order. Nothing else.
+
+Disk first and last: what is accepted while the daemon stops is still written. Then the mesh, then the loops
+that act on workers, then the API, so that whoever gets an answer gets a true one.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+import meshd
+from crdt.lww_map import Limits
+from crdt.prefixes import Prefix, PrefixTable, Rule
+from meshd.api import ApiEndpoints, serve_api
+from meshd.config import Config, parse_address
+from meshd.daemon import Daemon
+from meshd.discovery import dns, static, zeroconf
+from meshd.errors import BadRequest, ConfigError
+from meshd.protocol.node import MeshNode
+from meshd.protocol.settings import NodeSettings
+from meshd.runtime.endpoints import remove_endpoints, write_endpoints
+from meshd.runtime.logs import setup_logs
+from meshd.runtime.mesh import Mesh
+from meshd.runtime.persister import ThreadPersister
+from meshd.runtime.sdnotify import READY, STOPPING, notify
+from meshd.runtime.transport import TcpTransport
+from meshd.storage import StoredState, open_sqlite
+from meshd.workers.capacity import CapacitySettings
+from meshd.workers.capacity_loop import run_capacity_loop
+from meshd.workers.capacity_tracker import CapacityTracker
+from meshd.workers.check_grpc import GrpcChecker
+from meshd.workers.check_http import HttpChecker
+from meshd.workers.check_ipc import IpcChecker
+from meshd.workers.core import PlaneSettings
+from meshd.workers.health_loop import HealthLoop
+from meshd.workers.health_machine import node_settings
+from meshd.workers.http_client import HttpClient
+from meshd.workers.inbound_loop import run_inbound_loop
+from meshd.workers.model import WorkerSpec, parse_spec
+from meshd.workers.plane import WorkerPlane
+from meshd.workers.publish_loop import run_publish_loop
+from meshd.workers.reconcile_loop import run_reconcile_loop
+from meshd.workers.record import PREFIX, classify
+from meshd.workers.server_info import ServerInfo
+
+_log = structlog.get_logger("meshd")
+
+CONFIG_PREFIX = "config:"
+"""Cluster-wide settings, written by any node."""
+
+
+async def run_daemon(
+    config: Config, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run one daemon until it is told to stop; starts with the daemon once it is ready.
+
+    Raises ConfigError, StorageError (DataDirMismatch, DataDirLocked) or OSError if it cannot start.
+    """
+    log_control = setup_logs(config.log.level, config.log.format)
+    for warning in config.warnings:
+        _log.warning("setting_to_check", reason=warning)
+    declared = declared_workers(config)
+    data_dir = config.node.data_dir
+    storage = open_sqlite(data_dir, config.store.durability, config.node.name, config.node.cluster)
+    state = await trio.to_thread.run_sync(storage.load)
+    for problem in state.problems:
+        _log.error("storage_problem", problem=problem, set_aside=state.set_aside)
+    persister = ThreadPersister(storage)
+    node = build_node(config, state)
+    mesh = Mesh(node, TcpTransport(), persister)
+    plane = build_plane(config, node)
+    capacity = CapacityTracker(plane.events, lambda: plane.registry.list().workers, capacity_settings(config))
+    daemon = Daemon(config, mesh, plane, capacity, log_control, meshd.__version__)
+    async with trio.open_nursery() as disk:
+        await disk.start(persister.run)
+        async with trio.open_nursery() as net:
+            await net.start(partial(mesh.run, config.mesh.bind, advertise=config.mesh.advertise))
+            async with trio.open_nursery() as work:
+                await _start_work(daemon, declared, work)
+                async with trio.open_nursery() as front:
+                    endpoints: ApiEndpoints = await front.start(serve_api, daemon)
+                    _declare_ready(daemon, endpoints, data_dir)
+                    task_status.started(daemon)
+                    await daemon.stop.wait()
+                    _log.info("stopping", withdraw=daemon.withdrawing)
+                    notify(STOPPING)
+                    remove_endpoints(data_dir)
+                daemon.withdraw_if_asked()
+                await mesh.leave(daemon.withdrawing)
+                await mesh.flush()
+                work.cancel_scope.cancel()
+            net.cancel_scope.cancel()
+        disk.cancel_scope.cancel()
+    _log.info("stopped")
+
+
+def build_node(config: Config, state: StoredState) -> MeshNode:
+    """The mesh node that the configuration and the disk make."""
+    settings = NodeSettings(
+        node=config.node.name,
+        cluster=config.node.cluster,
+        zone=config.node.zone or "",
+        version=meshd.__version__,
+        heartbeat_s=config.mesh.heartbeat_s,
+        probe_timeout_s=config.mesh.probe_timeout_s,
+        suspicion_mult=config.mesh.suspicion_mult,
+        tombstone_grace_s=config.sync.tombstone_grace_s,
+        forget_after_s=config.sync.forget_after_s,
+        fence_keep_s=config.sync.fence_keep_s,
+        max_drift_ms=int(config.store.max_drift_s * 1000),
+        limits=Limits(config.store.max_key_bytes, config.store.max_value_bytes, config.store.max_keys),
+    )
+    prefixes = PrefixTable(
+        Prefix(PREFIX, Rule.SINGLE_WRITER, classify), Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER)
+    )
+    rng = random.Random(secrets.randbits(128))
+    return MeshNode(settings, prefixes, rng, trio.current_time(), wall_ms, state.logs, state.meta)
+
+
+def build_plane(config: Config, node: MeshNode) -> WorkerPlane:
+    """The worker plane over a mesh node."""
+    health = config.health
+    settings = PlaneSettings(
+        health=node_settings(health),
+        check_imports=health.check_imports,
+        remove_failed_workers=health.remove_failed_workers,
+        publish_loopback=config.sync.publish_loopback,
+        on_start=config.sync.on_start,
+        startup_grace_s=config.sync.startup_grace_s,
+    )
+    rng = random.Random(secrets.randbits(128))
+    return WorkerPlane(settings, node, rng, trio.current_time(), meta=node)
+
+
+def capacity_settings(config: Config) -> CapacitySettings:
+    """What the operator set of capacity."""
+    section = config.capacity
+    return CapacitySettings(section.override, section.slots_per_worker, section.max_concurrent_requests)
+
+
+def declared_workers(config: Config) -> list[WorkerSpec]:
+    """The workers of the configuration file. Raises ConfigError naming the one at fault."""
+    specs = []
+    for number, table in enumerate(config.worker):
+        try:
+            specs.append(parse_spec(table))
+        except BadRequest as error:
+            raise ConfigError(f"worker[{number}].{error.field}", str(error)) from error
+    return specs
+
+
+def wall_ms() -> int:
+    """The wall clock in ms since 1970: for display and for warnings, never for decisions."""
+    return time.time_ns() // 1_000_000
+
+
+async def _start_work(daemon: Daemon, declared: list[WorkerSpec], work: trio.Nursery) -> None:
+    config, mesh, plane = daemon.config, daemon.mesh, daemon.plane
+    http, grpc = HttpClient(), GrpcChecker()
+    http_checker = HttpChecker(http)
+    health = HealthLoop(
+        plane,
+        {
+            "http": http_checker,
+            "https": http_checker,
+            "grpc": grpc,
+            "grpcs": grpc,
+            "ipc": IpcChecker(),
+        },
+    )
+    plane.on_wake(health.wake)
+    await work.start(run_publish_loop, plane, mesh)
+    await work.start(run_inbound_loop, plane, mesh)
+    await work.start(run_reconcile_loop, plane, mesh, lambda: config.sync.reconcile_interval_s)
+    await work.start(health.run)
+    await work.start(run_capacity_loop, daemon.capacity, plane.registry.by_url, ServerInfo(http, grpc))
+    now = trio.current_time()
+    for spec in declared:
+        plane.register_or_replace(spec, now)
+    await work.start(static.run, config.mesh.join, mesh.add_addresses)
+    if config.discovery.dns:
+        await work.start(dns.run, config.discovery.dns, mesh.add_addresses)
+    if config.discovery.zeroconf:
+        advertise = config.mesh.advertise
+        announcement = zeroconf.Announcement.for_node(
+            config.node.name,
+            config.node.cluster,
+            meshd.__version__,
+            parse_address(mesh.address),
+            parse_address(advertise) if advertise else None,
+        )
+        await work.start(zeroconf.run, announcement, mesh.add_addresses)
+    await work.start(_signals, daemon)
+
+
+async def _signals(daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """SIGTERM and SIGINT stop the daemon; a second one stops waiting."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            _log.info("signal", name=signal.Signals(number).name)
+            daemon.withdrawing = daemon.withdrawing or daemon.config.sync.on_stop == "withdraw"
+            daemon.stop.set()
+
+
+def _declare_ready(daemon: Daemon, endpoints: ApiEndpoints, data_dir: Path) -> None:
+    node, cluster, mesh = daemon.config.node.name, daemon.config.node.cluster, daemon.mesh.address
+    write_endpoints(data_dir, node=node, mesh=mesh, api=endpoints.tcp, socket=endpoints.socket)
+    daemon.started = True
+    notify(READY)
+    _log.info("ready", node=node, cluster=cluster, mesh=mesh, api=endpoints.tcp, socket=endpoints.socket)
