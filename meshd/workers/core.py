@@ -1,19 +1,15 @@
 """The heart of the worker plane: one way to change a worker, and all that has to follow from it.
 
-Owns `commit`, the only caller of `Registry.swap`. Rules it keeps: what a change writes to the store is
-written first, so that a refused write leaves everything as it was (CTL-5); then the registry shows the new
-worker; then its checks are scheduled and its events told (REG-7). Local workers are published in the step
-that changes them, and only if the record differs (SYN-3); those that other nodes cannot reach are kept on
-this node's disk instead (SYN-15). API keys are kept on this node's disk, apart from the records (SYN-12).
+Owns `commit`, the only caller of `Registry.swap`, and the making of imports out of claims. Rules it keeps:
+what a change writes to the store is written first, so that a refused write leaves everything as it was
+(CTL-5); then the registry shows the new worker; then its checks are scheduled and its events told (REG-7).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from meshd.errors import MeshdError
 from meshd.workers.claims import choose, claim_status, owner_is_down
@@ -29,19 +25,15 @@ from meshd.workers.health_machine import (
 )
 from meshd.workers.health_schedule import CheckTarget, HealthSchedule, mode_for
 from meshd.workers.model import WorkerSpec
-from meshd.workers.record import PREFIX, WorkerRecord, encode_record
+from meshd.workers.publishing import Publisher, Sealer
+from meshd.workers.record import PREFIX
 from meshd.workers.registry import Registry
 from meshd.workers.store_view import Meta, Store
-from meshd.workers.urls import is_reachable_from_others, scheme_of
+from meshd.workers.urls import scheme_of
 from meshd.workers.worker import Claim, Worker
 
 if TYPE_CHECKING:
     import random
-
-SECRET: Final = "worker_secret:"
-"""Name of the fact that keeps a local worker's API key: this and the worker's id."""
-UNPUBLISHED: Final = "worker_local:"
-"""Name of the fact that keeps the record of a local worker that is not published."""
 
 Notice = Callable[[str, str, dict[str, object]], None]
 """(level, event, fields): something to log."""
@@ -61,25 +53,6 @@ class PlaneSettings:
     startup_grace_s: float = 30.0
 
 
-class Sealer(Protocol):
-    """Seals API keys with the cluster's secret (SYN-12). Deterministic: equal keys seal to equal bytes."""
-
-    def seal(self, id: str, api_key: str) -> bytes:
-        """Return the key sealed for the worker with this id."""
-
-    def unseal(self, id: str, sealed: bytes) -> str | None:
-        """Return the key, or None if it was sealed with a secret that is not known here."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the plane has done since it started; for metrics."""
-
-    published: int = 0
-    tombstoned: int = 0
-    publish_errors: int = 0
-
-
 def _no_notice(level: str, event: str, fields: dict[str, object]) -> None:
     """Log nothing."""
 
@@ -97,15 +70,11 @@ class Core:
     ) -> None:
         self.settings = settings
         self.store = store
-        self.meta = meta
-        self.sealer = sealer
+        self.publisher = Publisher(store, meta, sealer, lambda: self.wake())
         self.node = store.node_name
         self.registry = Registry()
         self.events = EventHub(lambda: self.registry.list().workers)
         self.schedule = HealthSchedule(rng)
-        self.counters = Counters()
-        self.leaving = False
-        """Whether this node's workers are withdrawn, so that nothing is published any more."""
         self.drains: dict[str, float] = {}
         """URL of each worker that is being removed, and when it has drained."""
         self.notice: Notice = _no_notice
@@ -115,6 +84,7 @@ class Core:
     def apply_settings(self, settings: PlaneSettings) -> None:
         """Take on settings; workers follow when they are looked at next."""
         self.settings = settings
+        self.publisher.publish_loopback = settings.publish_loopback
         self._import_health = effective_import(None, settings.health)
 
     # --- what follows from settings and members ---------------------------------------------------
@@ -133,10 +103,6 @@ class Core:
         """Whether an owner no longer speaks for its workers."""
         return owner_is_down(self.store.owner_state(owner))
 
-    def may_publish(self, url: str) -> bool:
-        """Whether a local worker with this URL is of use to other nodes (SYN-15)."""
-        return self.settings.publish_loopback or is_reachable_from_others(url)
-
     def checks_import(self, claim: Claim, settings: HealthSettings, api_key: str | None) -> bool:
         """Whether this node checks an import by itself (LIF-10, SYN-5)."""
         if settings.disabled or self.settings.check_imports == "never":
@@ -148,7 +114,8 @@ class Core:
     def usable_key(self, claim: Claim) -> str | None:
         """Return the API key of another node's worker, if it came sealed with a secret known here."""
         sealed = claim.record.sealed_key
-        return None if sealed is None or self.sealer is None else self.sealer.unseal(claim.id, sealed)
+        sealer = self.publisher.sealer
+        return None if sealed is None or sealer is None else sealer.unseal(claim.id, sealed)
 
     # --- building workers ---------------------------------------------------------------------------
 
@@ -245,84 +212,23 @@ class Core:
         """
         if new is not None and new.is_local:
             try:
-                new = self._published(old, new)
+                new = self.publisher.publish(old, new)
             except MeshdError as error:
                 if strict:
                     raise
-                self.counters.publish_errors += 1
+                self.publisher.counters.publish_errors += 1
                 self.notice("error", "worker_not_published", {"url": new.url, "error": error.message})
         elif old is not None and old.is_local:
-            self.withdraw(old)
+            self.publisher.withdraw(old)
         if new == old:
             return new
         self.registry.swap(old, new)
-        self._keep_secret(old, new)
+        self.publisher.keep_secret(old, new)
         self._follow_drain(old, new)
         self._follow_checks(old, new, now)
         self._tell(old, new)
         self.wake()
         return new
-
-    def tombstone(self, key: str) -> None:
-        """Write an own tombstone."""
-        self.store.delete(key)
-        self.counters.tombstoned += 1
-        self.wake()
-
-    def record_of(self, worker: Worker) -> WorkerRecord:
-        """Return a local worker's record."""
-        sealed = None
-        if worker.api_key and self.sealer is not None:
-            sealed = self.sealer.seal(worker.id, worker.api_key)
-        return WorkerRecord(
-            spec=worker.spec,
-            status=worker.held_word or worker.status,
-            owner=self.node,
-            revision=worker.revision,
-            removing=worker.drain_until is not None,
-            protected=bool(worker.api_key),
-            sealed_key=sealed,
-            extra=worker.extra,
-        )
-
-    def _published(self, old: Worker | None, new: Worker) -> Worker:
-        """Write the record if it differs from what is kept; return the worker with its encoded value."""
-        value = old.value if old is not None and _same_record(old, new) else None
-        if value is None:
-            value = encode_record(self.record_of(new))
-        if value is not new.value:
-            new = msgspec.structs.replace(new, value=value)
-        if self.leaving:
-            return new
-        stored = self.store.own(new.key)
-        if self.may_publish(new.url):
-            if stored is None or stored.value != value:
-                self.store.put(new.key, value)
-                self.counters.published += 1
-                self.wake()
-            return new
-        if stored is not None:
-            self.tombstone(new.key)
-        if stored is not None or old is None or old.value != value:
-            self.meta.put_meta(UNPUBLISHED + new.id, value)
-        return new
-
-    def withdraw(self, worker: Worker) -> None:
-        """Take a local worker's record out of the store and off this node's disk."""
-        if self.store.own(worker.key) is not None:
-            self.tombstone(worker.key)
-        if not self.may_publish(worker.url):
-            self.meta.put_meta(UNPUBLISHED + worker.id, None)
-
-    def _keep_secret(self, old: Worker | None, new: Worker | None) -> None:
-        """Keep a local worker's API key on this node's disk for as long as it is registered here."""
-        before = old.api_key if old is not None and old.is_local else None
-        after = new.api_key if new is not None and new.is_local else None
-        if before == after:
-            return
-        local = new if new is not None and new.is_local else old
-        if local is not None:
-            self.meta.put_meta(SECRET + local.id, None if not after else after.encode())
 
     def _follow_drain(self, old: Worker | None, new: Worker | None) -> None:
         until = None if new is None else new.drain_until
@@ -379,16 +285,3 @@ class Core:
 def key_of(worker_id: str) -> str:
     """Return the store key of a claim's id."""
     return PREFIX + worker_id
-
-
-def _same_record(old: Worker, new: Worker) -> bool:
-    """Whether two states of a local worker surely have the same record: so it is after most checks."""
-    return (
-        old.value is not None
-        and old.is_local
-        and old.spec is new.spec
-        and (old.held_word or old.status) == (new.held_word or new.status)
-        and old.revision == new.revision
-        and old.api_key == new.api_key
-        and (old.drain_until is None) == (new.drain_until is None)
-    )

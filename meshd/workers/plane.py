@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from meshd.workers.commands import Commands
-from meshd.workers.core import Core, Counters, Notice, PlaneSettings, Sealer
+from meshd.workers.core import Core, Notice, PlaneSettings
 from meshd.workers.events import EventHub
 from meshd.workers.health_machine import cause_is_news, on_check
 from meshd.workers.health_schedule import CheckRequest, CheckResult
 from meshd.workers.model import WorkerSpec
+from meshd.workers.publishing import Counters, Sealer
 from meshd.workers.record import PREFIX
 from meshd.workers.registry import Registry
 from meshd.workers.store_view import MemoryMeta, Meta, Store
@@ -76,7 +77,7 @@ class WorkerPlane:
     @property
     def counters(self) -> Counters:
         """What was written to the store so far."""
-        return self._core.counters
+        return self._core.publisher.counters
 
     @property
     def reconcile_stats(self) -> ReconcileStats:
@@ -95,8 +96,14 @@ class WorkerPlane:
     # --- hooks --------------------------------------------------------------------------------------
 
     def on_wake(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called whenever there may be something new to do."""
-        self._core.wake = wake
+        """Have `wake` called, too, whenever there may be something new to do. It must not block or raise."""
+        before = self._core.wake
+
+        def both() -> None:
+            before()
+            wake()
+
+        self._core.wake = both
 
     def on_notice(self, notice: Notice) -> None:
         """Have `notice(level, event, fields)` called with what should be logged."""
@@ -135,20 +142,20 @@ class WorkerPlane:
     def withdraw(self) -> None:
         """Tombstone all own workers and publish nothing from now on: this node leaves (SYN-14)."""
         core = self._core
-        core.leaving = True
+        core.publisher.leaving = True
         for worker in list(core.registry):
             if worker.is_local:
-                core.withdraw(worker)
+                core.publisher.withdraw(worker)
 
     def rejoin(self, now: float) -> None:
         """Publish again after a withdrawal."""
-        self._core.leaving = False
-        self.mark_all(now)
+        self._core.publisher.leaving = False
+        self._sync.mark_everything()
 
     def reconfigure(self, settings: PlaneSettings, now: float) -> None:
         """Take on other settings; every worker is looked at again."""
         self._core.apply_settings(settings)
-        self.mark_all(now)
+        self._sync.mark_everything()
 
     # --- sync ---------------------------------------------------------------------------------------
 
@@ -162,29 +169,44 @@ class WorkerPlane:
 
     def mark_all(self, now: float) -> None:
         """Start a reconcile pass (SYN-10)."""
-        self._sync.mark_all()
+        self._sync.begin_sweep()
 
     @property
-    def has_work(self) -> bool:
-        """Whether `step` has something to do."""
-        return self._sync.has_work
+    def has_news(self) -> bool:
+        """Whether `step_news` has something to do."""
+        return self._sync.has_news
 
     def step(self, now: float, budget: int) -> bool:
-        """Compare `budget` marked keys at most; return whether more are left. About 20 us each."""
-        return self._sync.step(now, budget)
+        """Compare `budget` keys at most, news before the reconcile pass; return whether more are left."""
+        self._sync.step_sweep(now, self._sync.step_news(now, budget))
+        return self._sync.has_news or self._sync.is_sweeping
+
+    def step_news(self, now: float, budget: int) -> bool:
+        """Compare `budget` keys of which news came, some 50 us each; return whether more are left."""
+        self._sync.step_news(now, budget)
+        return self._sync.has_news
+
+    def step_sweep(self, now: float, budget: int) -> bool:
+        """Compare `budget` keys of the reconcile pass, some 5 us each; return whether more are left."""
+        self._sync.step_sweep(now, budget)
+        return self._sync.is_sweeping
 
     def tick(self, now: float) -> None:
         """Do what has become due: remove drained workers, end the startup grace."""
         self._commands.finish_drains(now)
         self._sync.tick(now)
 
+    def next_tick(self) -> float | None:
+        """Return when `tick` is to be called next; None if nothing is waiting."""
+        deadlines = list(self._core.drains.values())
+        grace_ends = self._sync.next_deadline()
+        if grace_ends is not None:
+            deadlines.append(grace_ends)
+        return min(deadlines, default=None)
+
     def next_deadline(self) -> float | None:
         """Return when `tick` or `due_checks` is to be called next; None if nothing is waiting."""
-        deadlines = [
-            self._sync.next_deadline(),
-            self._core.schedule.next_deadline(),
-            *self._core.drains.values(),
-        ]
+        deadlines = (self.next_tick(), self.next_check())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # --- health -------------------------------------------------------------------------------------
@@ -192,6 +214,10 @@ class WorkerPlane:
     def due_checks(self, now: float, limit: int) -> list[CheckRequest]:
         """Return at most `limit` checks to be made now; each must come back by `check_done`."""
         return self._core.schedule.due(now, limit)
+
+    def next_check(self) -> float | None:
+        """Return when the next check is due; None if all are under way or there is none."""
+        return self._core.schedule.next_deadline()
 
     @property
     def checks_in_flight(self) -> int:
@@ -225,6 +251,8 @@ class WorkerPlane:
             checked = msgspec.structs.replace(checked, status=health.status, since=since)
         else:
             checked = core.rejudged(checked, now)
-        core.commit(worker, checked, now)
-        if checked.is_local and checked.status == "failed" and core.settings.remove_failed_workers:
-            self._commands.remove_now(checked, now)
+        kept = core.commit(worker, checked, now)
+        if kept is None or not kept.is_local or kept.status != "failed":
+            return
+        if core.settings.remove_failed_workers:
+            self._commands.remove_now(kept, now)

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from meshd.workers.claims import with_claim, without_claim
-from meshd.workers.core import SECRET, UNPUBLISHED, Core, key_of
+from meshd.workers.core import Core, key_of
 from meshd.workers.decide import Act, Facts, Registered, Stored, decide
 from meshd.workers.health_machine import HealthState, initial
 from meshd.workers.record import PREFIX, RecordError, WorkerRecord, decode_record, worker_id
 from meshd.workers.store_view import StoreEntry
 from meshd.workers.worker import Claim, Worker
+
+ASK_AGAIN_S: Final = 0.1
+"""Pause before a store that still waits for former entries is asked again; it waits 2 s at most."""
 
 
 class Unreadable(NamedTuple):
@@ -32,7 +35,7 @@ class Unreadable(NamedTuple):
 
 @dataclass(slots=True)
 class ReconcileStats:
-    """What reconcile passes found and cost (SYN-10). Seconds are filled in by the loop that measures."""
+    """What reconcile passes found and cost (SYN-10). Times are filled in by the loop, which can measure."""
 
     passes: int = 0
     """Passes that were finished."""
@@ -42,8 +45,11 @@ class ReconcileStats:
     """Keys at which a pass found something to do that no event had told of."""
     last_compared: int = 0
     last_repairs: int = 0
+    seconds: float = 0.0
+    """What all passes took, in seconds of the event loop."""
     last_seconds: float = 0.0
-    last_longest_slice_seconds: float = 0.0
+    longest_slice_s: float = 0.0
+    """The longest time for which any pass held the event loop."""
 
 
 class Sync:
@@ -51,7 +57,7 @@ class Sync:
 
     def __init__(self, core: Core, now: float) -> None:
         self._core = core
-        self._started = now
+        self._grace_ends = now + core.settings.startup_grace_s
         self._dirty: dict[str, None] = {}
         self._sweep: list[str] = []
         self._sweeping = False
@@ -76,32 +82,39 @@ class Sync:
         """Look at all of an owner's workers soon."""
         self.mark(key_of(id) for id in self._core.registry.claims_of(owner))
 
-    def mark_all(self) -> None:
-        """Start a reconcile pass: look at every key that registry or store has, from the beginning."""
-        keys = dict.fromkeys(self._core.store.visible_keys(PREFIX))
-        keys.update(dict.fromkeys(key_of(id) for id in self._core.registry.claim_ids()))
-        self._sweep = list(keys)
+    def mark_everything(self) -> None:
+        """Look at every key that registry or store has, as news: settings changed, or this node came back."""
+        self.mark(self._all_keys())
+
+    def begin_sweep(self) -> None:
+        """Start a reconcile pass over every key that registry or store has; one under way starts again."""
+        self._sweep = self._all_keys()
         self._sweeping = True
         self.stats.last_compared = self.stats.last_repairs = 0
-        self._core.wake()
 
     @property
-    def has_work(self) -> bool:
+    def has_news(self) -> bool:
         """Whether marks are waiting."""
-        return bool(self._dirty) or self._sweeping
+        return bool(self._dirty)
 
-    def step(self, now: float, budget: int) -> bool:
-        """Look at `budget` marked keys at most; return whether marks are left."""
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether a reconcile pass is under way."""
+        return self._sweeping
+
+    def step_news(self, now: float, budget: int) -> int:
+        """Look at `budget` marked keys at most; return what is left of the budget."""
         while self._dirty and budget > 0:
             budget -= 1
-            key = next(iter(self._dirty))
-            del self._dirty[key]
-            self.settle(key, now)
+            self.settle(next(iter(self._dirty)), now)
+        return budget
+
+    def step_sweep(self, now: float, budget: int) -> int:
+        """Look at `budget` keys of the reconcile pass at most; return what is left of the budget."""
         stats = self.stats
         while self._sweep and budget > 0:
             budget -= 1
-            key = self._sweep.pop()
-            act = self.settle(key, now)
+            act = self.settle(self._sweep.pop(), now)
             stats.compared += 1
             stats.last_compared += 1
             if act is not Act.NOTHING:
@@ -110,26 +123,39 @@ class Sync:
         if self._sweeping and not self._sweep:
             self._sweeping = False
             stats.passes += 1
-        return self.has_work
+        return budget
+
+    def _all_keys(self) -> list[str]:
+        keys = dict.fromkeys(self._core.store.visible_keys(PREFIX))
+        for id in self._core.registry.claim_ids():
+            keys[key_of(id)] = None
+        return list(keys)
 
     # --- time ---------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """End the startup grace once it is over: what has not registered again by then is tombstoned."""
         deadline = self.next_deadline()
-        if deadline is None or now < deadline or not self._core.store.restored():
+        if deadline is None or now < deadline:
+            return
+        if not self._core.store.restored():
+            self._grace_ends = now + ASK_AGAIN_S
             return
         self.grace_over = True
-        for name, _ in list(self._core.meta.meta_items(UNPUBLISHED)):
-            if self._core.registry.get(name[len(UNPUBLISHED) :]) is None:
-                self._core.meta.put_meta(name, None)
-        self.mark_all()
+        publisher = self._core.publisher
+        for id, _ in publisher.unpublished():
+            if self._core.registry.get(id) is None:
+                publisher.forget_unpublished(id)
+        for id in list(publisher.secrets):
+            if self._core.registry.get(id) is None:
+                publisher.put_secret(id, None)
+        self.mark_everything()
 
     def next_deadline(self) -> float | None:
         """Return when the startup grace ends, or None where there is none (any more)."""
         if self.grace_over or self._core.settings.on_start != "withdraw":
             return None
-        return self._started + self._core.settings.startup_grace_s
+        return self._grace_ends
 
     # --- one key ------------------------------------------------------------------------------------
 
@@ -155,7 +181,7 @@ class Sync:
             facts = Facts(
                 registered,
                 Stored.OWN,
-                leaving=core.leaving,
+                leaving=core.publisher.leaving,
                 this_life=entry.this_life,
                 removed_here=core.store.own_deleted_in_this_life(key),
                 restores=core.settings.on_start == "restore",
@@ -174,7 +200,7 @@ class Sync:
             case Act.DROP:
                 self._drop(id, now)
             case Act.TOMBSTONE:
-                core.tombstone(key)
+                core.publisher.tombstone(key)
             case Act.SET_ASIDE if entry is not None:
                 return self._set_aside(key, Unreadable(entry.owner, reason), now)
         return act
@@ -187,8 +213,8 @@ class Sync:
                 Registered.LOCAL,
                 Stored.NOTHING if stored is None else Stored.OWN,
                 differs=stored is None or stored.value != worker.value,
-                publishable=core.may_publish(worker.url),
-                leaving=core.leaving,
+                publishable=core.publisher.may_publish(worker.url),
+                leaving=core.publisher.leaving,
             )
         )
         if act in (Act.PUBLISH, Act.WITHHOLD):
@@ -256,7 +282,7 @@ class Sync:
         if old is not None and old.is_local:
             return
         id = worker_id(core.node, url)
-        api_key = self._secret(id)
+        api_key = core.publisher.secrets.get(id)
         spec = record.spec
         settings = core.health_settings(spec, local=True)
         drain_until: float | None = None
@@ -292,21 +318,15 @@ class Sync:
         core = self._core
         if core.settings.on_start != "restore":
             return
-        for name, value in list(core.meta.meta_items(UNPUBLISHED)):
+        for id, value in core.publisher.unpublished():
             try:
                 record = decode_record(value)
             except RecordError as error:
-                core.notice("warning", "worker_unreadable", {"key": name, "reason": str(error)})
+                core.notice("warning", "worker_unreadable", {"id": id, "reason": str(error)})
                 continue
-            if core.may_publish(record.spec.url):
-                core.meta.put_meta(name, None)
+            if core.publisher.may_publish(record.spec.url):
+                core.publisher.forget_unpublished(id)
             self.restore(record, value, now)
-
-    def _secret(self, id: str) -> str | None:
-        for name, value in self._core.meta.meta_items(SECRET + id):
-            if name == SECRET + id:
-                return value.decode()
-        return None
 
 
 def _read(entry: StoreEntry | None) -> tuple[WorkerRecord | None, str]:
