@@ -71,7 +71,8 @@ def test_a_worker_arrives_with_its_whole_spec() -> None:
     planes = Planes("a", "b")
     fields: dict[str, object] = {
         "models": [{"id": "m", "aliases": ["x"], "ctx": 5}], "worker_type": "decode",
-        "connection_mode": "grpc", "runtime_type": "sglang", "labels": {"a": "b"}, "priority": 3, "cost": 0.5, "bootstrap_port": 9001,
+        "connection_mode": "grpc", "runtime_type": "sglang", "labels": {"a": "b"}, "priority": 3,
+        "cost": 0.5, "bootstrap_port": 9001,
         "kv_connector": "NixlConnector", "kv_role": "kv_both", "kv_engine_id": "e", "kv_block_size": 16,
         "health": {"check_interval_secs": 3}, "future": {"z": [1]},
     }  # fmt: skip
