@@ -53,15 +53,24 @@ def path_of(*parts: str) -> str:
 
 
 class Api:
-    """One daemon's API. `timeout_s` bounds the connect and each wait for the answer."""
+    """One daemon's API. `timeout_s` bounds the connect and each wait for the answer.
+
+    `searched` says in words where the candidates were looked for, for the case that there are none.
+    """
 
     def __init__(
-        self, candidates: Sequence[Address], *, token: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        candidates: Sequence[Address],
+        *,
+        token: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        searched: str = "",
     ) -> None:
         self.candidates = list(candidates)
         self.address: Address | None = None
         self.timeout_s = timeout_s
         self._token = token
+        self._searched = searched
         self._kept: http.client.HTTPConnection | None = None
 
     def __str__(self) -> str:
@@ -213,7 +222,7 @@ class Api:
                 continue
             self.address = address
             return connection
-        raise _no_daemon(tried, self.candidates)
+        raise _no_daemon(tried, self.candidates, self._searched)
 
     def _connection_to(self, address: Address) -> http.client.HTTPConnection:
         if address.path:
@@ -307,9 +316,9 @@ def _reason(problem: Exception) -> str:
     return str(problem) or type(problem).__name__
 
 
-def _no_daemon(tried: Sequence[str], candidates: Sequence[Address]) -> Unreachable:
+def _no_daemon(tried: Sequence[str], candidates: Sequence[Address], searched: str) -> Unreachable:
     if not tried:
-        return Unreachable("the data directory names no running daemon", hint=START_HINT)
+        return Unreachable(f"no daemon runs on {searched}", hint=START_HINT)
     if any("permission denied" in line for line in tried):
         return Unreachable(
             "may not connect to " + ", ".join(tried),

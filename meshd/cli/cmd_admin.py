@@ -60,8 +60,8 @@ def examine(api: Api, limits: Limits) -> Verdict:
         "ready": ready,
         "lag": max((lag for member in members if (lag := lag_of(member)) is not None), default=0),
     }
-    if status.get("cut_off") or status.get("isolated"):
-        problems.append("this node takes itself for cut off from the mesh")
+    if halted := status.get("halted"):
+        problems.append(f"this node has stopped publishing: {halted}")
     for name, least in (("members", limits.min_members), ("ready", limits.min_ready)):
         if least is not None and figures[name] < least:
             what = "alive members" if name == "members" else "ready workers"

@@ -74,9 +74,7 @@ def ask_each(apis: list[Api]) -> list[Holding]:
 
 
 def _of_status(status: Row, asked: str) -> Holding:
-    counts = status.get("counts")
-    keys = counts.get("keys", counts.get("entries")) if isinstance(counts, dict) else None
-    return Holding(str(status.get("node")), status.get("digest"), keys=keys, asked=asked)
+    return Holding(str(status.get("node")), status.get("digest"), keys=status.get("keys"), asked=asked)
 
 
 def ask_one(api: Api) -> list[Holding]:

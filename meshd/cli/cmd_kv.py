@@ -61,7 +61,7 @@ class FromApi:
             if problem.code == "KEY_NOT_FOUND":
                 return []
             raise
-        return [entry for entry in body["entries"] if tombstones or not entry.get("tombstone")]
+        return [entry for entry in body["entries"] if tombstones or entry.get("visible")]
 
 
 @click.group(cls=MeshGroup)
@@ -71,14 +71,26 @@ def kv() -> None:
 
 def summary(entry: Row) -> str:
     """A value in one short line: a worker by its URL and status, anything else as JSON."""
-    if entry.get("tombstone"):
-        return "(tombstone)"
+    state = state_of(entry)
+    if state in ("tombstone", "unreadable"):
+        return f"({state})"
     value = entry.get("value")
-    if entry.get("unreadable"):
-        return "(unreadable)"
     if isinstance(value, dict) and isinstance(value.get("spec"), dict):
-        return f"{value['spec'].get('url')} {value.get('status')}"
-    return human.clip(json.dumps(value, ensure_ascii=False), VALUE_WIDTH)
+        shown = f"{value['spec'].get('url')} {value.get('status')}"
+    else:
+        shown = human.clip(json.dumps(value, ensure_ascii=False), VALUE_WIDTH)
+    return shown if state == "live" else f"({state}) {shown}"
+
+
+def state_of(entry: Row) -> str:
+    """Whether an entry counts: live or unreadable; tombstone, foreign (not its owner's) or beaten if not."""
+    if entry.get("tombstone"):
+        return "tombstone"
+    if entry.get("foreign"):
+        return "foreign"
+    if entry.get("visible") is False:
+        return "beaten"
+    return "live" if entry.get("readable", True) else "unreadable"
 
 
 KV_COLUMNS = (
@@ -88,7 +100,7 @@ KV_COLUMNS = (
     Column("SEQ", field("seq"), right=True),
     Column("AGE", lambda row: human.age(row.get("age_s")), right=True),
     Column("HLC", field("hlc"), wide=True),
-    Column("STATE", lambda row: "tombstone" if row.get("tombstone") else "live", wide=True),
+    Column("STATE", state_of, wide=True),
     Column("VALUE", summary),
 )
 
@@ -96,7 +108,7 @@ KV_COLUMNS = (
 @kv.command("ls")
 @click.argument("prefix", required=False)
 @click.option("--prefix", "prefix_option", metavar="PREFIX", help="Only keys that begin so.")
-@click.option("--tombstones", is_flag=True, help="Deleted keys too.")
+@click.option("--tombstones", is_flag=True, help="Deleted keys too, and entries that do not count.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @pass_session
 def list_(
@@ -114,7 +126,7 @@ def list_(
 
 @kv.command()
 @click.argument("key")
-@click.option("--tombstones", is_flag=True, help="The key's tombstones too.")
+@click.option("--tombstones", is_flag=True, help="The key's tombstones too, and entries that do not count.")
 @pass_session
 def get(session: Session, key: str, tombstones: bool) -> None:
     """Show one entry whole: its stamp, owner, seq and decoded value."""

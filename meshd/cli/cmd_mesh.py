@@ -7,6 +7,7 @@ import click
 
 from meshd.cli import human
 from meshd.cli.client import Api, path_of
+from meshd.cli.complete import member_names
 from meshd.cli.offline import online_or
 from meshd.cli.options import MeshCommand
 from meshd.cli.session import Session, pass_session
@@ -25,11 +26,8 @@ def lag_of(member: Row) -> int | None:
     return lag if isinstance(lag, int) else None
 
 
-def _version(member: Row) -> object:
-    versions = member.get("versions")
-    if isinstance(versions, dict):
-        return versions.get("meshd") or versions.get("software") or versions.get("protocol")
-    return versions if versions is not None else member.get("version")
+def _round_trip(member: Row) -> str | None:
+    return None if member.get("self") else human.milliseconds(member.get("rtt_ms"))
 
 
 def member_columns(now: float) -> list[Column]:
@@ -39,11 +37,14 @@ def member_columns(now: float) -> list[Column]:
         Column("STATE", field("state"), state=True),
         Column("ADDRESS", field("address")),
         Column("ZONE", field("zone"), optional=True),
-        Column("RTT", lambda row: human.milliseconds(row.get("rtt_ms")), right=True),
+        Column(
+            "RTT", lambda row: None if row.get("self") else human.milliseconds(row.get("rtt_ms")), right=True
+        ),
         Column("LAG", lag_of, right=True),
         Column("SINCE", lambda row: human.age_since(row.get("since"), now), right=True),
         Column("GEN", field("gen"), wide=True),
-        Column("VERSION", _version, wide=True),
+        Column("LINKED", field("connected"), wide=True),
+        Column("VERSION", field("version"), wide=True),
     ]
 
 
@@ -70,15 +71,12 @@ def _flat(prefix: str, value: Any) -> list[tuple[str, object]]:
     return [(prefix, value)]
 
 
-SECONDS_KEYS = ("uptime", "uptime_s")
-
-
 def status_text(status: Row) -> str:
     """`/mesh/status` as aligned lines, in the order in which the daemon tells them."""
     pairs: list[tuple[str, object]] = []
     for name, value in _flat("", status):
         shown: object = value
-        if name in SECONDS_KEYS and isinstance(value, int | float):
+        if name == "uptime_s" and isinstance(value, int | float):
             name, shown = "uptime", human.duration(value)
         pairs.append((name, shown))
     return fields(pairs)
@@ -124,7 +122,7 @@ def leave(session: Session, keep_workers: bool, yes: bool) -> None:
 
 
 @click.command(cls=MeshCommand)
-@click.argument("node")
+@click.argument("node", shell_complete=member_names)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_session
 def forget(session: Session, node: str, yes: bool) -> None:

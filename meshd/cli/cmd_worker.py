@@ -12,6 +12,7 @@ import click
 from meshd.cli import human
 from meshd.cli.client import path_of
 from meshd.cli.cmd_worker_wait import wait, wait_until
+from meshd.cli.complete import worker_ids
 from meshd.cli.exits import CliError, Exit, UsageProblem
 from meshd.cli.find_worker import Worker, find, list_workers, shown_ids
 from meshd.cli.options import MeshGroup
@@ -100,7 +101,7 @@ def _listing(session: Session, body: Worker) -> str:
 
 
 @worker.command()
-@click.argument("worker")
+@click.argument("worker", shell_complete=worker_ids)
 @pass_session
 def get(session: Session, worker: str) -> None:
     """Show everything about one worker, the cause of its last failed check included."""
@@ -198,7 +199,7 @@ def add(session: Session, /, url: str | None, file: Path | None, wait_ready: boo
 
 
 @worker.command("set")
-@click.argument("worker")
+@click.argument("worker", shell_complete=worker_ids)
 @_spec_options
 @click.option("--unlabel", metavar="K", multiple=True, help="Drop this label. Repeatable.")
 @click.option("--if-match", type=int, metavar="REVISION", help="Only if it still has this revision.")
@@ -216,7 +217,7 @@ def set_(session: Session, /, worker: str, if_match: int | None, **options: Any)
 
 
 @worker.command()
-@click.argument("workers", nargs=-1, required=True, metavar="WORKER...")
+@click.argument("workers", nargs=-1, required=True, metavar="WORKER...", shell_complete=worker_ids)
 @click.option("--now", is_flag=True, help="Without draining first.")
 @click.option("--wait", "wait_gone", is_flag=True, help="Until it is gone (see --timeout).")
 @pass_session
@@ -253,7 +254,7 @@ def _post_each(session: Session, workers: tuple[str, ...], verb: str, done: str)
 
 
 @worker.command()
-@click.argument("workers", nargs=-1, required=True, metavar="WORKER...")
+@click.argument("workers", nargs=-1, required=True, metavar="WORKER...", shell_complete=worker_ids)
 @pass_session
 def drain(session: Session, workers: tuple[str, ...]) -> None:
     """Take workers out of rotation on every node, without removing them."""
@@ -261,7 +262,7 @@ def drain(session: Session, workers: tuple[str, ...]) -> None:
 
 
 @worker.command()
-@click.argument("workers", nargs=-1, required=True, metavar="WORKER...")
+@click.argument("workers", nargs=-1, required=True, metavar="WORKER...", shell_complete=worker_ids)
 @pass_session
 def undrain(session: Session, workers: tuple[str, ...]) -> None:
     """Put drained workers back into rotation."""

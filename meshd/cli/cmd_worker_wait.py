@@ -13,6 +13,7 @@ import click
 
 from meshd.cli import human
 from meshd.cli.client import Api
+from meshd.cli.complete import worker_ids
 from meshd.cli.exits import CliError, Exit, TimedOut, Unreachable, UsageProblem
 from meshd.cli.find_worker import Worker, check_word, list_workers, locate
 from meshd.cli.options import MeshCommand
@@ -111,7 +112,7 @@ def _all_standing(
 
 
 @click.command(cls=MeshCommand)
-@click.argument("workers", nargs=-1, metavar="[WORKER...]")
+@click.argument("workers", nargs=-1, metavar="[WORKER...]", shell_complete=worker_ids)
 @click.option("--all", "every", is_flag=True, help="Every worker that this node knows.")
 @click.option("--count", type=click.IntRange(min=0), metavar="N", help="At least N workers.")
 @click.option("--model", help="With --all or --count: only workers that serve this model.")

@@ -6,18 +6,21 @@ the map's own rules, as the daemon would; whatever is damaged is named. Slow to 
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import cbor2
-
+from crdt.lww_map import LwwMap
 from crdt.prefixes import Prefix, PrefixTable, Rule
-from crdt.types import VALUE, Entry, format_gen
-from crdt.view import View
+from crdt.types import format_gen
 from meshd.cli.exits import CliError, Exit
 from meshd.errors import MeshdError
+from meshd.protocol import reads
 from meshd.storage import read_offline
 from meshd.workers.record import classify
+
+if TYPE_CHECKING:
+    from meshd.protocol.node import MeshNode
 
 WORKER_PREFIX = "worker:"
 CONFIG_PREFIX = "config:"
@@ -29,12 +32,15 @@ class CannotRead(CliError):
     exit_code: ClassVar[int] = Exit.NO
 
 
-class OfflineStore:
-    """What the files of a data directory hold, told in the API's words.
+class _Held:
+    """What the node's read models need of a node: its map."""
 
-    `now` is Unix time in seconds, for ages. Which entry of a key counts is decided by the map's own
-    rules, as the daemon would. Raises `CannotRead`.
-    """
+    def __init__(self, held: LwwMap) -> None:
+        self.map = held
+
+
+class OfflineStore:
+    """The store in a data directory. `now` is Unix time in seconds, for ages. Raises `CannotRead`."""
 
     def __init__(self, directory: Path, now: float) -> None:
         if not directory.is_dir():
@@ -46,75 +52,46 @@ class OfflineStore:
         except MeshdError as problem:
             raise CannotRead(problem.message) from problem
         self._directory = directory
-        self._now = now
-        self._view = View(_prefixes(), self._state.logs)
-        for owner, log in self._state.logs.items():
-            self._view.refresh(owner, log.entries)
+        self._wall_ms = int(now * 1000)
+        self._name = _text_of(self._state.meta.get("node"))
+        self._map = LwwMap(self._name or "", _prefixes(), logs=self._state.logs)
+        # The read models of a running node look at nothing but its map.
+        self._node = cast("MeshNode", _Held(self._map))
         self.problems: list[str] = list(self._state.problems)
 
     def entries(self, prefix: str | None, tombstones: bool, limit: int | None) -> list[dict[str, Any]]:
-        """The entries that count, in key order; with `tombstones` also what owners deleted."""
-        found = [
-            self._shown(visible.owner, visible.entry, visible.value, readable=visible.readable)
-            for key, visible in self._view.winners.items()
-            if key.startswith(prefix or "")
-        ]
-        if tombstones:
-            found += [
-                self._shown(owner, entry, None)
-                for owner, log in self._state.logs.items()
-                for key, entry in log.entries.items()
-                if entry[VALUE] is None and key.startswith(prefix or "")
-            ]
-        found.sort(key=lambda entry: (entry["key"], entry["tombstone"], entry["owner"]))
-        return found if limit is None else found[:limit]
+        """The entries that count, in key order; with `tombstones` also those that do not."""
+        most = sys.maxsize if limit is None else limit
+        return reads.entries(self._node, self._wall_ms, prefix or "", tombstones, most)
 
     def entry(self, key: str, tombstones: bool) -> list[dict[str, Any]]:
-        """The entry that counts for one key, then its tombstones."""
-        return [entry for entry in self.entries(key, tombstones, None) if entry["key"] == key]
+        """The entry that counts for one key; with `tombstones` then those that do not."""
+        found = reads.key_entries(self._node, self._wall_ms, key)
+        return [entry for entry in found if tombstones or entry["visible"]]
 
     def info(self) -> dict[str, Any]:
         """Identity and counts, as far as files can tell."""
-        meta = self._state.meta
+        logs = sorted(self._state.logs.items())
         return {
-            "node": _text_of(meta.get("node")),
-            "cluster": _text_of(meta.get("cluster")),
+            "node": self._name,
+            "cluster": _text_of(self._state.meta.get("cluster")),
             "running": False,
             "data_dir": str(self._directory),
-            "digest": f"{self._view.digest:016x}",
-            "keys": len(self._view.winners),
+            "digest": reads.digest_text(self._map.digest),
+            "keys": len(self._map.view.winners),
             "owners": {
                 owner: {
                     "gen": format_gen(log.gen),
                     "max": log.max,
                     "floor": log.floor,
-                    "live": sum(entry[VALUE] is not None for entry in log.entries.values()),
-                    "tombstones": sum(entry[VALUE] is None for entry in log.entries.values()),
+                    "live": log.live_count,
+                    "tombstones": len(log.tombstones),
                 }
-                for owner, log in sorted(self._state.logs.items())
+                for owner, log in logs
             },
             "problems": self.problems,
             "damaged_owners": list(self._state.damaged_owners),
         }
-
-    def _shown(
-        self, owner: str, entry: Entry, value: bytes | None, *, readable: bool = True
-    ) -> dict[str, Any]:
-        key, seq, _dot, hlc, *_ = entry
-        shown: dict[str, Any] = {
-            "key": key,
-            "owner": owner,
-            "gen": format_gen(self._state.logs[owner].gen),
-            "seq": seq,
-            "hlc": hlc,
-            "age_s": round(max(0.0, self._now - (hlc >> 16) / 1000), 3),
-            "tombstone": value is None,
-        }
-        if value is not None:
-            shown["value"] = _decoded(value)
-            if not readable:
-                shown["unreadable"] = True
-        return shown
 
 
 def _prefixes() -> PrefixTable:
@@ -122,27 +99,6 @@ def _prefixes() -> PrefixTable:
     return PrefixTable(
         Prefix(WORKER_PREFIX, Rule.SINGLE_WRITER, classify), Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER)
     )
-
-
-def _decoded(value: bytes) -> Any:
-    """The value as plain data; what is not CBOR as hex."""
-    try:
-        return plain(cbor2.loads(value))
-    except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError):
-        return value.hex()
-
-
-def plain(value: Any) -> Any:
-    """What JSON can say: bytes as hex, keys as text."""
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return str(value)
 
 
 def _text_of(raw: bytes | None) -> str | None:

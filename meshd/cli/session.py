@@ -89,7 +89,9 @@ class Session:
 
     def _api(self, found: list[address.Address]) -> Api:
         timeout_s = DEFAULT_TIMEOUT_S if self.timeout_s is None else self.timeout_s
-        api = Api(found, token=self._token(), timeout_s=timeout_s)
+        api = Api(
+            found, token=self._token(), timeout_s=timeout_s, searched=f"the data directory {self.data_dir}"
+        )
         click.get_current_context().find_root().call_on_close(api.close)
         return api
 

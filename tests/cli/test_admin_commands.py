@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from click.testing import CliRunner
 
 import meshd
+from meshd.cli.meshctl_main import main
 from tests.cli.conftest import Meshctl
 from tests.support.fake_api import Answer, FakeApi
 
@@ -117,3 +119,32 @@ def test_every_command_has_help_of_its_own(meshctl: Meshctl) -> None:
         done = meshctl(*words, "--help")
         assert done.exit_code == 0
         assert "Global options" in done.stdout
+
+
+def offered(words: str, env: dict[str, str]) -> list[str]:
+    """What bash would be offered for the last word of the line."""
+    line = words.split(" ")
+    environment = {
+        **env,
+        "_MESHCTL_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(line) - 1),
+    }
+    done = CliRunner().invoke(main, [], env=environment, prog_name="meshctl")
+    return [text.partition(",")[2] for text in done.stdout.split()]
+
+
+@pytest.mark.req("CTL-1")
+def test_the_shell_is_offered_commands_workers_and_members(
+    well: FakeApi, environment: dict[str, str]
+) -> None:
+    well.on("GET", "/workers", {"workers": [{"id": "1f3a-x", "url": "http://x:1"}, {"id": "2c44-y"}]})
+    env = {**environment, "MESHCTL_ADDR": well.url}
+    assert offered("meshctl me", env) == ["members"]
+    assert offered("meshctl worker dr", env) == ["drain"]
+    assert offered("meshctl worker rm 1f", env) == ["1f3a-x"]
+    assert offered("meshctl forget b", env) == ["b"]
+
+
+def test_without_a_daemon_the_shell_is_offered_nothing(environment: dict[str, str]) -> None:
+    assert offered("meshctl worker rm 1f", {**environment, "MESHCTL_ADDR": "127.0.0.1:1"}) == []

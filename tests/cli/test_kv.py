@@ -19,6 +19,7 @@ def entry(key: str, **more: Any) -> dict[str, Any]:
         "hlc": 115803166800384001,
         "age_s": 65.2,
         "tombstone": False,
+        "visible": not more.get("tombstone", False),
         "value": value,
         **more,
     }
@@ -40,7 +41,7 @@ def test_entries_are_listed_with_owner_seq_age_and_what_they_say(daemon: FakeApi
 
 
 def test_an_entry_that_cannot_be_read_is_shown_as_such(daemon: FakeApi, meshctl: Meshctl) -> None:
-    daemon.on("GET", "/mesh/store", {"entries": [entry("worker:a", value=None, unreadable=True)]})
+    daemon.on("GET", "/mesh/store", {"entries": [entry("worker:a", value=None, readable=False)]})
     assert "(unreadable)" in meshctl("kv", "ls").stdout
 
 
@@ -89,6 +90,15 @@ def test_a_tombstone_is_shown_only_when_asked_for(daemon: FakeApi, meshctl: Mesh
     done = meshctl("kv", "get", "worker:a", "--tombstones")
     assert done.exit_code == 0
     assert "tombstone  yes" in done.stdout
+
+
+@pytest.mark.req("SYN-7")
+def test_an_entry_that_does_not_count_says_why(daemon: FakeApi, meshctl: Meshctl) -> None:
+    foreign = entry("worker:a", owner="m", visible=False, foreign=True)
+    daemon.on("GET", "/mesh/store", {"entries": [foreign, entry("x:b", visible=False, value=1)]})
+    shown = meshctl("kv", "ls", "--tombstones").stdout
+    assert "(foreign) http://a:1 ready" in shown
+    assert "(beaten) 1" in shown
 
 
 @pytest.mark.req("CTL-6")

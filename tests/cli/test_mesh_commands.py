@@ -18,7 +18,7 @@ MEMBERS = {
             "gen": "3.00000000000000aa",
             "rtt_ms": 0.42,
             "since": "2026-01-02T03:03:35Z",
-            "versions": {"meshd": "0.1.0"},
+            "version": "0.1.0",
             "lag": {"a": 2, "c": 1},
         },
         {
@@ -29,7 +29,7 @@ MEMBERS = {
             "gen": "1.00000000000000bb",
             "rtt_ms": None,
             "since": "2026-01-02T01:04:05Z",
-            "versions": {"meshd": "0.1.0"},
+            "version": "0.1.0",
             "lag": {},
             "self": True,
         },
@@ -41,7 +41,8 @@ STATUS = {
     "gen": "1.00000000000000bb",
     "uptime_s": 93.2,
     "version": "0.1.0",
-    "counts": {"members": 3, "keys": 12},
+    "members": {"alive": 3},
+    "keys": 12,
     "digest": "0123456789abcdef",
 }
 
@@ -83,7 +84,8 @@ def test_info_shows_identity_uptime_counts_and_digest(daemon: FakeApi, meshctl: 
     lines = {line.split()[0]: line.split()[1] for line in shown.splitlines()}
     assert lines["node"] == "a"
     assert lines["uptime"] == "1m33s"
-    assert lines["counts.keys"] == "12"
+    assert lines["keys"] == "12"
+    assert lines["members.alive"] == "3"
     assert lines["digest"] == "0123456789abcdef"
     assert lines["asked"] == daemon.url
 

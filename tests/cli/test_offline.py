@@ -99,7 +99,7 @@ def test_the_running_daemon_of_a_data_directory_is_asked_instead(data_dir: Path,
 def test_a_command_that_needs_a_daemon_says_that_none_runs(data_dir: Path, meshctl: Meshctl) -> None:
     done = meshctl("members", "--data-dir", str(data_dir), aimed=False)
     assert done.exit_code == 3
-    assert "no running daemon" in done.stderr
+    assert f"no daemon runs on the data directory {data_dir}" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
