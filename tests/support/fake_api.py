@@ -74,6 +74,7 @@ class FakeApi:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body in one segment: two would wait for a delayed acknowledgement
     api: FakeApi
 
     def _serve(self) -> None:
