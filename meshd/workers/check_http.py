@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from meshd.workers.causes import RequestFailed
 from meshd.workers.health_schedule import CheckTarget, server_url
-from meshd.workers.http_client import HttpClient, RequestFailed
+from meshd.workers.http_client import HttpClient
 
 
 class HttpChecker:
@@ -24,3 +25,7 @@ class HttpChecker:
         except RequestFailed as failed:
             return failed.cause
         return None if 200 <= reply.status < 300 else f"HTTP {reply.status}"
+
+    def close(self) -> None:
+        """Close the client's idle connections."""
+        self._client.close()

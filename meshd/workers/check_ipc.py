@@ -11,8 +11,8 @@ from typing import Final
 
 import trio
 
+from meshd.workers.causes import explain
 from meshd.workers.health_schedule import CheckTarget
-from meshd.workers.http_client import explain
 
 RETRY_S: Final = 0.05
 """Pause before a socket whose queue is full is tried again."""
@@ -39,6 +39,9 @@ class IpcChecker:
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             return explain(error)
         return None
+
+    def close(self) -> None:
+        """Nothing is kept between checks."""
 
 
 async def _accepts(address: str) -> bool:

@@ -28,6 +28,9 @@ class Checker(Protocol):
     async def check(self, target: CheckTarget) -> str | None:
         """Return None for a pass, else the cause; keeps to the target's timeout."""
 
+    def close(self) -> None:
+        """Let go of connections that were kept between checks."""
+
 
 class HealthPlane(Protocol):
     """The part of the worker plane that the loop drives; times are `trio.current_time()`."""
@@ -48,7 +51,7 @@ class HealthLoop:
     def __init__(
         self, plane: HealthPlane, checkers: Mapping[str, Checker], checks_at_once: int = CHECKS_AT_ONCE
     ) -> None:
-        """`checkers` go by URL scheme."""
+        """`checkers` go by URL scheme; one may serve several."""
         self._plane = plane
         self._checkers = checkers
         self._limit = checks_at_once
@@ -61,18 +64,25 @@ class HealthLoop:
         self._woken.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Make checks until cancelled."""
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                self._woken = trio.Event()
-                room = self._limit - self.in_flight
-                for request in self._plane.due_checks(trio.current_time(), room) if room else ():
-                    self.in_flight += 1
-                    nursery.start_soon(self._check, request, name=f"check {request.id}")
-                deadline = self._plane.next_check() if self.in_flight < self._limit else None
-                with trio.move_on_at(float("inf") if deadline is None else deadline):
-                    await self._woken.wait()
+        """Make checks until cancelled, then close the checkers."""
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                await self._make_checks(nursery)
+        finally:
+            for checker in self._checkers.values():
+                checker.close()
+
+    async def _make_checks(self, nursery: trio.Nursery) -> None:
+        while True:
+            self._woken = trio.Event()
+            room = self._limit - self.in_flight
+            for request in self._plane.due_checks(trio.current_time(), room) if room else ():
+                self.in_flight += 1
+                nursery.start_soon(self._check, request, name=f"check {request.id}")
+            deadline = self._plane.next_check() if self.in_flight < self._limit else None
+            with trio.move_on_at(float("inf") if deadline is None else deadline):
+                await self._woken.wait()
 
     async def _check(self, request: CheckRequest) -> None:
         try:

@@ -1,13 +1,14 @@
 """When each worker is checked next: one heap of deadlines, and nothing else.
 
-Owns: for every watched worker its deadline, and which of its checks is in flight.
+Owns: for every watched worker its deadline, and which check is in flight.
 Rules it keeps: LIF-6 (at once, fast for a while, then at intervals with jitter), LIF-3 (failed ones once
 a minute), REG-6 (a check started under an older revision or an earlier watch is stale when it returns).
 
 Pure: it is given the time and a random generator. A deadline is (time, token, worker id); a worker's
 present token makes older heap items and older checks recognisable, so nothing is ever searched for.
-A worker has at most one current check in flight, and its next deadline is set when that one returns:
-a slow worker therefore delays itself alone.
+A worker has at most one current check in flight, and its next deadline is set when that one returns.
+Workers whose last check was slow wait in a heap of their own, of which only so many are checked at once:
+so a rack that answers nothing any more delays itself alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ RECOVER_INTERVAL_S: Final = 60.0
 
 JITTER: Final = 0.1
 """Share by which an interval varies either way, so that checks do not fall into step."""
+
+
+SLOW_S: Final = 1.0
+"""A check that took this long makes its worker a slow one until a check takes less."""
+
+SLOW_AT_ONCE: Final = 64
+"""Slow workers checked at once: half of what the health loop makes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,7 @@ class _Watched:
     mode: Mode
     fast_until: float
     token: int
+    slow: bool = False
     in_flight: CheckRequest | None = None
     started: float = 0.0
 
@@ -114,11 +123,13 @@ class _Watched:
 class HealthSchedule:
     """The deadlines of all workers that this node checks."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, slow_at_once: int = SLOW_AT_ONCE) -> None:
         """Start empty; `rng` gives the jitter."""
         self._rng = rng
         self._watched: dict[str, _Watched] = {}
-        self._heap: list[tuple[float, int, str]] = []
+        self._prompt = _Deadlines(self._watched, slow=False)
+        self._slow = _Deadlines(self._watched, slow=True)
+        self._slow_room = slow_at_once
         self._tokens = 0
         self._in_flight = 0
 
@@ -151,12 +162,16 @@ class HealthSchedule:
         """
         known = self._watched.get(id)
         watched = _Watched(revision, target, settings, mode, now + settings.fast_window_s, self._token())
+        if known is not None:
+            watched.slow = known.slow and known.target.url == target.url
+            if known.in_flight is not None:
+                if known.revision == revision and known.in_flight.target == target:
+                    watched.slow = known.slow
+                    watched.in_flight, watched.started = known.in_flight, known.started
+                    self._watched[id] = watched
+                    return
+                self._landed(known)
         self._watched[id] = watched
-        if known is not None and known.in_flight is not None:
-            if known.revision == revision and known.in_flight.target == target:
-                watched.in_flight, watched.started = known.in_flight, known.started
-                return
-            self._in_flight -= 1
         wait_s = 0.0
         if mode == "normal":
             wait_s = self._rng.random() * settings.check_interval_s
@@ -168,7 +183,7 @@ class HealthSchedule:
         """Check this worker no more; a check in flight becomes stale. Unknown ids are fine."""
         watched = self._watched.pop(id, None)
         if watched is not None and watched.in_flight is not None:
-            self._in_flight -= 1
+            self._landed(watched)
 
     def check_now(self, id: str, now: float) -> None:
         """Bring the worker's next check forward to now, unless one is in flight or it is not watched."""
@@ -180,13 +195,17 @@ class HealthSchedule:
     def due(self, now: float, limit: int) -> list[CheckRequest]:
         """Return the checks that are due, longest overdue first, at most `limit`; they are in flight now."""
         requests: list[CheckRequest] = []
-        while len(requests) < limit and self._drop_stale() and self._heap[0][0] <= now:
-            _, token, id = heapq.heappop(self._heap)
+        while len(requests) < limit:
+            heap = self._first()
+            if heap is None or heap.first()[0] > now:
+                break
+            _, token, id = heap.pop()
             watched = self._watched[id]
             fast = watched.mode == "fast" and now < watched.fast_until
             request = CheckRequest(id, watched.revision, watched.target, token, fast)
             watched.in_flight, watched.started = request, now
             self._in_flight += 1
+            self._slow_room -= watched.slow
             requests.append(request)
         return requests
 
@@ -199,15 +218,32 @@ class HealthSchedule:
         watched = self._watched.get(result.id)
         if watched is None or watched.in_flight is None or watched.in_flight.token != result.token:
             return None
-        request, watched.in_flight = watched.in_flight, None
-        self._in_flight -= 1
+        request = watched.in_flight
+        self._landed(watched)
+        watched.slow = now - watched.started >= SLOW_S
         watched.token = self._token()
         self._schedule(result.id, watched, self._next(watched, now))
         return request
 
     def next_deadline(self) -> float | None:
-        """Return the time at which the next check is due, or None if all are in flight or there is none."""
-        return self._heap[0][0] if self._drop_stale() else None
+        """Return when the next check is due; None if there is none, or none that may start now.
+
+        While as many slow workers are checked as may be, further ones wait until one of those returns.
+        """
+        heap = self._first()
+        return None if heap is None else heap.first()[0]
+
+    def _first(self) -> _Deadlines | None:
+        """The heap with the earliest deadline among those that may be served."""
+        heaps = [heap for heap in (self._prompt, self._slow) if heap]
+        if self._slow_room <= 0:
+            heaps = [heap for heap in heaps if heap is self._prompt]
+        return min(heaps, key=_Deadlines.first, default=None)
+
+    def _landed(self, watched: _Watched) -> None:
+        watched.in_flight = None
+        self._in_flight -= 1
+        self._slow_room += watched.slow
 
     def _next(self, watched: _Watched, now: float) -> float:
         """Deadlines run from the start of a check; one that outlasted its interval is repeated at once."""
@@ -227,17 +263,45 @@ class HealthSchedule:
         return self._tokens
 
     def _schedule(self, id: str, watched: _Watched, at: float) -> None:
-        heapq.heappush(self._heap, (at, watched.token, id))
+        (self._slow if watched.slow else self._prompt).push(at, watched.token, id)
+
+
+class _Deadlines:
+    """A heap of deadlines that forgets stale ones by itself; true while a live one is in it."""
+
+    def __init__(self, watched: dict[str, _Watched], slow: bool) -> None:
+        self._watched = watched
+        self._is_slow = slow
+        self._heap: list[tuple[float, int, str]] = []
+
+    def __bool__(self) -> bool:
+        while self._heap and not self._is_live(self._heap[0]):
+            heapq.heappop(self._heap)
+        return bool(self._heap)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def first(self) -> tuple[float, int, str]:
+        """The earliest deadline; only while the heap is true."""
+        return self._heap[0]
+
+    def pop(self) -> tuple[float, int, str]:
+        """Remove and return the earliest deadline; only while the heap is true."""
+        return heapq.heappop(self._heap)
+
+    def push(self, at: float, token: int, id: str) -> None:
+        """Add a deadline; stale ones are cleared away when they are the most."""
+        heapq.heappush(self._heap, (at, token, id))
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self._watched):
             self._heap = [item for item in self._heap if self._is_live(item)]
             heapq.heapify(self._heap)
 
     def _is_live(self, item: tuple[float, int, str]) -> bool:
         watched = self._watched.get(item[2])
-        return watched is not None and watched.token == item[1] and watched.in_flight is None
-
-    def _drop_stale(self) -> bool:
-        """Remove stale items from the top of the heap; whether a live one is there."""
-        while self._heap and not self._is_live(self._heap[0]):
-            heapq.heappop(self._heap)
-        return bool(self._heap)
+        return (
+            watched is not None
+            and watched.token == item[1]
+            and watched.in_flight is None
+            and watched.slow == self._is_slow
+        )

@@ -21,26 +21,24 @@ import h11
 import trio
 import trio.abc
 
+from meshd.workers.causes import RequestFailed, explain
+
 IDLE_PER_ORIGIN: Final = 2
 """Checks of one origin rarely overlap; a second one covers data-parallel ranks behind one address."""
 IDLE_TOTAL: Final = 256
 """Bounds our file descriptors; above it, connecting anew costs about 0.3 ms a check."""
 IDLE_S: Final = 90.0
 """Longer than the usual check interval; a connection to a removed worker goes after that."""
+RESOLVED_AT_ONCE: Final = 16
+"""Threads that look up names: a resolver that hangs must not take those of the rest of the daemon."""
+ADDRESS_S: Final = 1.0
+"""Time for connecting to one of several addresses of a host before the next has its turn."""
 RECEIVE_BYTES: Final = 16_384
 DRAIN_BYTES: Final = 65_536
 """An unwanted body up to this size is read, so that the connection can be kept."""
 DRAIN_S: Final = 0.5
 HEAD_BYTES: Final = 32_768
 """Status line and headers of an answer may take this much."""
-
-
-class RequestFailed(Exception):
-    """No usable answer came. `cause` is a short, stable phrase without secrets."""
-
-    def __init__(self, cause: str) -> None:
-        super().__init__(cause)
-        self.cause = cause
 
 
 class _Closed(Exception):
@@ -103,6 +101,7 @@ class HttpClient:
         self._idle_total = idle_total
         self._idle_s = idle_s
         self._ssl_context = ssl_context
+        self._resolving = trio.CapacityLimiter(RESOLVED_AT_ONCE)
         self._idle: OrderedDict[_Connection, None] = OrderedDict()  # the longest idle first
         self._by_origin: dict[Origin, list[_Connection]] = {}
 
@@ -177,15 +176,42 @@ class HttpClient:
     # --- connections ------------------------------------------------------------------------------
 
     async def _connect(self, origin: Origin) -> _Connection:
-        try:
-            tcp = await trio.open_tcp_stream(origin.host, origin.port)
-        except OSError as error:
-            raise RequestFailed(explain(error)) from error
+        addresses = await self._resolve(origin)
+        tcp: trio.SocketStream | None = None
+        for tried, address in enumerate(addresses, 1):
+            try:
+                tcp = await _connect_in_time(address, origin.port, last=tried == len(addresses))
+                break
+            except OSError as error:
+                if tried == len(addresses):
+                    raise RequestFailed(explain(error)) from error
+        if tcp is None:
+            raise RequestFailed("host name cannot be resolved")
         stream: trio.abc.Stream = tcp
         if origin.tls:
             stream = await self._handshake(tcp, origin.host)
         http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
         return _Connection(origin, stream, tcp.socket, http)
+
+    async def _resolve(self, origin: Origin) -> list[str]:
+        """Return the host's addresses; a name is looked up in one of few threads, which may outlive us."""
+        kind = socket.SOCK_STREAM
+        try:
+            try:
+                found = socket.getaddrinfo(origin.host, origin.port, 0, kind, 0, socket.AI_NUMERICHOST)
+            except socket.gaierror:
+                found = await trio.to_thread.run_sync(
+                    socket.getaddrinfo,
+                    origin.host,
+                    origin.port,
+                    0,
+                    kind,
+                    limiter=self._resolving,
+                    abandon_on_cancel=True,
+                )
+        except OSError as error:
+            raise RequestFailed(explain(error)) from error
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     async def _handshake(self, tcp: trio.SocketStream, host: str) -> trio.abc.Stream:
         tls = trio.SSLStream(tcp, self._context(), server_hostname=host, https_compatible=True)
@@ -238,6 +264,13 @@ class HttpClient:
     def _discard(self, connection: _Connection) -> None:
         self._forget(connection)
         connection.socket.close()
+
+
+async def _connect_in_time(address: str, port: int, last: bool) -> trio.SocketStream:
+    """Connect to one address; only the last one of a host may take all the time that is left."""
+    with trio.move_on_after(float("inf") if last else ADDRESS_S):
+        return await trio.open_tcp_stream(address, port)
+    raise TimeoutError(errno.ETIMEDOUT, "no connection")
 
 
 async def _send(connection: _Connection, request: h11.Request) -> None:
@@ -308,7 +341,7 @@ async def _drain(connection: _Connection) -> bool:
     return True
 
 
-# --- requests and causes --------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------
 
 
 def build_request(url: str, path: str, api_key: str | None) -> tuple[Origin, h11.Request]:
@@ -339,33 +372,3 @@ def build_request(url: str, path: str, api_key: str | None) -> tuple[Origin, h11
         del error
         raise RequestFailed("the API key holds characters that a header cannot carry") from None
     return Origin(tls, host, port or standard), request
-
-
-_ERRNO: Final = {
-    errno.ECONNREFUSED: "connection refused",
-    errno.ECONNRESET: "connection reset",
-    errno.EPIPE: "connection reset",
-    errno.EHOSTUNREACH: "no route to host",
-    errno.ENETUNREACH: "network unreachable",
-    errno.ETIMEDOUT: "connection timed out",
-    errno.ENOENT: "no such socket",
-    errno.EACCES: "permission denied",
-    errno.EMFILE: "too many open files on this node",
-    errno.ENFILE: "too many open files on this node",
-}
-
-
-def explain(error: BaseException) -> str:
-    """Return a short phrase for a failed connection: stable, so that it is logged once per change."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"TLS certificate not accepted: {seen.verify_message}"
-        if isinstance(seen, ssl.SSLError):
-            return f"TLS failed: {seen.reason or 'closed during the handshake'}"
-        if isinstance(seen, socket.gaierror):
-            return "host name cannot be resolved"
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return _ERRNO.get(seen.errno) or (seen.strerror or "connection failed").lower()
-        seen = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__
-    return "connection failed"

@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from meshd.workers.causes import RequestFailed
 from meshd.workers.check_grpc import CallFailed, GrpcChecker
 from meshd.workers.health_schedule import CheckTarget, server_url
-from meshd.workers.http_client import HttpClient, RequestFailed
+from meshd.workers.http_client import HttpClient
 
 BODY_BYTES: Final = 1024 * 1024
 """SGLang tells about 10 kB a rank; a megabyte takes us some milliseconds to decode."""

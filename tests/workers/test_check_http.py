@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 import trustme
 
+from meshd.workers.causes import RequestFailed
 from meshd.workers.check_http import HttpChecker
 from meshd.workers.health_schedule import CheckTarget, server_url
-from meshd.workers.http_client import HttpClient, RequestFailed, build_request
+from meshd.workers.http_client import HttpClient, build_request
 from tests.support.engine_servers import Answer, HttpEngine, http_engine
 
 
@@ -111,6 +114,61 @@ async def test_a_server_that_accepts_and_says_nothing_times_out(client: HttpClie
 async def test_a_name_that_does_not_resolve_is_a_cause(client: HttpClient) -> None:
     cause = await HttpChecker(client).check(target("http://no-such-host.invalid:1", timeout_s=30))
     assert cause == "host name cannot be resolved"
+
+
+async def test_a_host_with_several_addresses_is_asked_at_the_first_that_accepts(
+    engine: HttpEngine, client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = int(engine.url.rpartition(":")[2])
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{n}", port)) for n in (3, 2, 1)]
+
+    def getaddrinfo(host: str, *args: object) -> list[object]:
+        if host == "engine.example":
+            if socket.AI_NUMERICHOST in args:
+                raise socket.gaierror(socket.EAI_NONAME, "not a number")
+            return list(found)
+        return list(real(host, *args))  # type: ignore[arg-type]  # handed on as it came
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    url = f"http://engine.example:{port}"
+    assert await HttpChecker(client).check(target(url)) is None
+    assert engine.asked[0].headers["host"] == f"engine.example:{port}"
+    del found[2]
+    await engine.hang_up_all()
+    assert await HttpChecker(client).check(target(url)) == "connection refused"
+    found.clear()
+    assert await HttpChecker(client).check(target(url)) == "host name cannot be resolved"
+
+
+async def test_a_resolver_that_hangs_is_a_cause_and_takes_few_threads(
+    client: HttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    looking = 0
+
+    def getaddrinfo(*args: object) -> list[object]:
+        nonlocal looking
+        if socket.AI_NUMERICHOST in args:
+            raise socket.gaierror(socket.EAI_NONAME, "not a number")
+        looking += 1
+        release.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    causes: set[str | None] = set()
+
+    async def check(number: int) -> None:
+        causes.add(await HttpChecker(client).check(target(f"http://host{number}.example", timeout_s=0.3)))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(check, number)
+        assert causes == {"no connection within 0.3 s"}
+        assert looking == 16
+    finally:
+        release.set()
 
 
 @pytest.mark.req("LIF-6")

@@ -54,6 +54,10 @@ class Scripted:
         self.raises: set[str] = set()
         self.at_once = 0
         self.most_at_once = 0
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     async def check(self, target: CheckTarget) -> str | None:
         name = target.url.partition("://")[2]
@@ -123,6 +127,7 @@ async def test_slow_workers_delay_no_other(autojump_clock: trio.testing.MockCloc
         await trio.sleep(9.9)
         nursery.cancel_scope.cancel()
     assert len(plane.of("quick")) == 20
+    assert (loop.in_flight, checker.closed) == (0, 1)
 
 
 @pytest.mark.req("LIF-4")

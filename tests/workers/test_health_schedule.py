@@ -96,6 +96,49 @@ def test_a_slow_worker_delays_only_itself() -> None:
 
 
 @pytest.mark.req("LIF-6")
+def test_any_number_of_workers_that_answer_nothing_leaves_room_for_the_others() -> None:
+    checks = HealthSchedule(random.Random(5))
+    for number in range(1000):
+        checks.watch(f"dead{number}", 1, TARGET, SETTINGS, "normal", 0.0)
+    started: dict[str, list[float]] = {}
+    flying: list[tuple[float, CheckRequest]] = []
+    now = 0.0
+    while now < 300.0:
+        for end, request in [flight for flight in flying if flight[0] <= now]:
+            flying.remove((end, request))
+            checks.finished(request.passed(), now)
+        if now == 100.0:
+            checks.watch("well", 1, TARGET, SETTINGS, "fast", now)
+        for request in checks.due(now, 128 - len(flying)):
+            started.setdefault(request.id, []).append(now)
+            flying.append((now + (5.0 if request.id.startswith("dead") else 0.25), request))
+        assert len(flying) <= 128
+        now += 0.25
+    well = started["well"]
+    assert well[0] == 100.0
+    assert len([at for at in well if at < 110.0]) == 20
+    assert max(b - a for a, b in pairwise(well)) <= 11.25
+    assert all(len(started[f"dead{number}"]) >= 3 for number in range(1000)), "nor are they forgotten"
+
+
+@pytest.mark.req("LIF-6")
+def test_a_slow_worker_that_answers_promptly_again_is_one_of_the_others() -> None:
+    checks = HealthSchedule(random.Random(5), slow_at_once=1)
+    for name in ("a", "b", "c"):
+        checks.watch(name, 1, TARGET, SETTINGS, "fast", 0.0)
+    for request in checks.due(0.0, 10):
+        checks.finished(request.failed("no answer within 5 s"), 5.0)
+    (slow,) = checks.due(5.0, 10)
+    assert checks.next_deadline() is None
+    checks.finished(slow.passed(), 5.1)
+    second = checks.due(5.6, 10)
+    assert len(second) == 2
+    assert slow.id in [request.id for request in second]
+    checks.unwatch(next(request.id for request in second if request.id != slow.id))
+    assert len(checks.due(6.0, 10)) == 1, "its room is free again"
+
+
+@pytest.mark.req("LIF-6")
 def test_no_more_checks_are_handed_out_than_asked_for_and_the_longest_overdue_comes_first() -> None:
     checks = schedule()
     for number in range(300):
@@ -203,7 +246,7 @@ def test_deadlines_that_went_stale_do_not_pile_up() -> None:
     checks = schedule()
     for number in range(10_000):
         checks.watch(str(number % 10), number, TARGET, SETTINGS, "normal", 0.0)
-    assert len(checks._heap) <= 65
+    assert len(checks._prompt) <= 65
     assert sorted(request.id for request in checks.due(10.0, 100)) == [str(n) for n in range(10)]
 
 
