@@ -15,6 +15,7 @@ from meshd.workers.health_machine import HealthSettings, HealthState, initial, o
 from meshd.workers.model import WorkerSpec, patch_spec
 from meshd.workers.record import RecordError, WorkerRecord, decode_record, worker_id, worker_key
 from meshd.workers.sync import Sync
+from meshd.workers.urls import is_reachable_from_others
 from meshd.workers.worker import Worker
 
 
@@ -142,6 +143,7 @@ class Commands:
             checks_passed=0 if old is None else old.checks_passed,
             checks_failed=0 if old is None else old.checks_failed,
             checked_at=None if old is None else old.checked_at,
+            reachable=is_reachable_from_others(spec.url),
             held_word=former.status if former is not None and health.status == "pending" else None,
         )
         return self._put(old, new, now)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from meshd.errors import MeshdError
 from meshd.workers.claims import choose, claim_status, owner_is_down
 from meshd.workers.events import EventHub
@@ -199,6 +201,26 @@ class Core:
             ):
                 return worker
         return self.import_of(worker.url, worker.claims, worker, now)
+
+    def refresh(self, worker: Worker, now: float) -> Worker:
+        """Bring a worker and its checks in line with settings that have changed; return it as it is then."""
+        if worker.is_local:
+            new = worker
+            settings = self.health_settings(worker.spec, local=True)
+            if settings.disabled and worker.status in ("pending", "not_ready", "failed"):
+                # Nobody will check it any more, so nobody would ever make it ready (LIF-1).
+                health = HealthState("ready", now)
+                new = msgspec.structs.replace(
+                    worker, health=health, status="ready", since=now, held_word=None
+                )
+            if worker.api_key and self.publisher.sealer is not None:
+                new = msgspec.structs.replace(new, value=None)  # it may be sealed with another secret now
+        else:
+            new = self.import_of(worker.url, worker.claims, worker, now)
+        committed = self.commit(worker, new, now) or new
+        self.schedule.unwatch(committed.id)
+        self._follow_checks(None, committed, now)
+        return committed
 
     # --- changing them ------------------------------------------------------------------------------
 

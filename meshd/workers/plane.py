@@ -152,10 +152,11 @@ class WorkerPlane:
         self._core.publisher.leaving = False
         self._sync.mark_everything()
 
-    def reconfigure(self, settings: PlaneSettings, now: float) -> None:
-        """Take on other settings; every worker is looked at again."""
+    def reconfigure(self, settings: PlaneSettings, now: float, *, sealer: Sealer | None = None) -> None:
+        """Take on other settings and secrets; every worker and its checks are brought in line with them."""
+        self._core.publisher.sealer = sealer
         self._core.apply_settings(settings)
-        self._sync.mark_everything()
+        self._sync.settings_changed()
 
     # --- sync ---------------------------------------------------------------------------------------
 

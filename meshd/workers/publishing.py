@@ -16,7 +16,6 @@ import msgspec
 
 from meshd.workers.record import WorkerRecord, encode_record
 from meshd.workers.store_view import Meta, Store
-from meshd.workers.urls import is_reachable_from_others
 from meshd.workers.worker import Worker
 
 SECRET: Final = "worker_secret:"
@@ -61,9 +60,9 @@ class Publisher:
         }
         """Worker id -> API key, of local workers, those of a former life included."""
 
-    def may_publish(self, url: str) -> bool:
-        """Whether a local worker with this URL is of use to other nodes (SYN-15)."""
-        return self.publish_loopback or is_reachable_from_others(url)
+    def may_publish(self, worker: Worker) -> bool:
+        """Whether a local worker is of use to other nodes (SYN-15)."""
+        return worker.reachable or self.publish_loopback
 
     def tombstone(self, key: str) -> None:
         """Write an own tombstone."""
@@ -105,7 +104,7 @@ class Publisher:
         if self.leaving:
             return new
         stored = self._store.own(new.key)
-        if self.may_publish(new.url):
+        if self.may_publish(new):
             if stored is None or stored.value != value:
                 self._store.put(new.key, value)
                 self.counters.published += 1
@@ -121,7 +120,7 @@ class Publisher:
         """Take a local worker's record out of the store and off this node's disk."""
         if self._store.own(worker.key) is not None:
             self.tombstone(worker.key)
-        if not self.may_publish(worker.url):
+        if not self.may_publish(worker):
             self.forget_unpublished(worker.id)
 
     def keep_secret(self, old: Worker | None, new: Worker | None) -> None:

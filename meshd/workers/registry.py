@@ -81,6 +81,10 @@ class Registry:
         url = self._url_of.get(id)
         return None if url is None else self._by_url[url]
 
+    def has(self, id: str) -> bool:
+        """Whether a claim with this id is known, serving or not."""
+        return id in self._url_of
+
     def by_url(self, url: str) -> Worker | None:
         """Return the worker that is served for a normalised URL."""
         return self._by_url.get(url)

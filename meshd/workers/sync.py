@@ -20,6 +20,7 @@ from meshd.workers.decide import Act, Facts, Registered, Stored, decide
 from meshd.workers.health_machine import HealthState, initial
 from meshd.workers.record import PREFIX, RecordError, WorkerRecord, decode_record, worker_id
 from meshd.workers.store_view import StoreEntry
+from meshd.workers.urls import is_reachable_from_others
 from meshd.workers.worker import Claim, Worker
 
 ASK_AGAIN_S: Final = 0.1
@@ -60,8 +61,13 @@ class Sync:
         self._grace_ends = now + core.settings.startup_grace_s
         self._dirty: dict[str, None] = {}
         self._sweep: list[str] = []
+        """Ids that the reconcile pass has still to look at."""
+        self._sweep_store = False
+        """Whether the pass has still to look for keys that only the store has."""
         self._sweeping = False
         self.grace_over = False
+        self._stale: dict[str, None] = {}
+        """Ids of workers that were not looked at since the settings changed."""
         self.stats = ReconcileStats()
         self.unreadable: dict[str, Unreadable] = {}
         """Key -> why its entry is shown as unreadable."""
@@ -82,13 +88,20 @@ class Sync:
         """Look at all of an owner's workers soon."""
         self.mark(key_of(id) for id in self._core.registry.claims_of(owner))
 
+    def settings_changed(self) -> None:
+        """Bring every worker in line with the settings, soon."""
+        self._stale = dict.fromkeys(worker.id for worker in self._core.registry)
+        self.mark_everything()
+
     def mark_everything(self) -> None:
-        """Look at every key that registry or store has, as news: settings changed, or this node came back."""
-        self.mark(self._all_keys())
+        """Look at every key that registry or store has, as news."""
+        self.mark(self._core.store.visible_keys(PREFIX))
+        self.mark(key_of(id) for id in self._core.registry.claim_ids())
 
     def begin_sweep(self) -> None:
         """Start a reconcile pass over every key that registry or store has; one under way starts again."""
-        self._sweep = self._all_keys()
+        self._sweep = self._core.registry.claim_ids()
+        self._sweep_store = True
         self._sweeping = True
         self.stats.last_compared = self.stats.last_repairs = 0
 
@@ -114,22 +127,22 @@ class Sync:
         stats = self.stats
         while self._sweep and budget > 0:
             budget -= 1
-            act = self.settle(self._sweep.pop(), now)
+            act = self.settle(key_of(self._sweep.pop()), now)
             stats.compared += 1
             stats.last_compared += 1
             if act is not Act.NOTHING:
                 stats.repairs += 1
                 stats.last_repairs += 1
         if self._sweeping and not self._sweep:
-            self._sweeping = False
-            stats.passes += 1
+            if self._sweep_store:
+                # The other way round: what the store has and the registry does not.
+                self._sweep_store = False
+                keys = self._core.store.visible_keys(PREFIX)
+                self._sweep = [id for key in keys if not self._core.registry.has(id := key[len(PREFIX) :])]
+            else:
+                self._sweeping = False
+                stats.passes += 1
         return budget
-
-    def _all_keys(self) -> list[str]:
-        keys = dict.fromkeys(self._core.store.visible_keys(PREFIX))
-        for id in self._core.registry.claim_ids():
-            keys[key_of(id)] = None
-        return list(keys)
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -165,6 +178,9 @@ class Sync:
         self._dirty.pop(key, None)
         id = key[len(PREFIX) :]
         worker = core.registry.get(id)
+        if worker is not None and id in self._stale:
+            del self._stale[id]
+            worker = core.refresh(worker, now)
         if worker is not None and worker.is_local and worker.id == id:
             return self._settle_local(worker, now)
         entry = core.store.visible(key)
@@ -196,7 +212,7 @@ class Sync:
             case Act.TAKE if entry is not None and record is not None:
                 self._take(Claim(id, entry.owner, record, entry.value), now)
             case Act.RESTORE if entry is not None and record is not None:
-                self.restore(record, entry.value, now)
+                self.restore(record, now)
             case Act.DROP:
                 self._drop(id, now)
             case Act.TOMBSTONE:
@@ -213,7 +229,7 @@ class Sync:
                 Registered.LOCAL,
                 Stored.NOTHING if stored is None else Stored.OWN,
                 differs=stored is None or stored.value != worker.value,
-                publishable=core.publisher.may_publish(worker.url),
+                publishable=core.publisher.may_publish(worker),
                 leaving=core.publisher.leaving,
             )
         )
@@ -274,7 +290,7 @@ class Sync:
 
     # --- own workers of a former life -----------------------------------------------------------------
 
-    def restore(self, record: WorkerRecord, value: bytes, now: float) -> None:
+    def restore(self, record: WorkerRecord, now: float) -> None:
         """Make a worker of a former life a local one again, to be checked anew (SYN-16)."""
         core = self._core
         url = record.spec.url
@@ -306,6 +322,7 @@ class Sync:
                 claims=() if old is None else old.claims,
                 api_key=api_key,
                 protected=bool(api_key),
+                reachable=is_reachable_from_others(url),
                 held_word=record.status if health.status == "pending" else None,
                 drain_until=drain_until,
                 extra=record.extra,
@@ -324,9 +341,10 @@ class Sync:
             except RecordError as error:
                 core.notice("warning", "worker_unreadable", {"id": id, "reason": str(error)})
                 continue
-            if core.publisher.may_publish(record.spec.url):
+            self.restore(record, now)
+            worker = core.registry.get(id)
+            if worker is not None and core.publisher.may_publish(worker):
                 core.publisher.forget_unpublished(id)
-            self.restore(record, value, now)
 
 
 def _read(entry: StoreEntry | None) -> tuple[WorkerRecord | None, str]:

@@ -77,7 +77,7 @@ def _reasons(core: Core, worker: Worker, owner_state: str) -> list[str]:
     if worker.is_local:
         if not worker.is_ready and worker.status != "draining":
             reasons.append(f"its health checks say {health.status}")
-        if not core.publisher.may_publish(worker.url):
+        if not core.publisher.may_publish(worker):
             reasons.append(
                 "it is not published: other nodes cannot reach this address (sync.publish_loopback)"
             )

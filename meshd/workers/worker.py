@@ -62,11 +62,14 @@ class Worker(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     protected: bool = False
     """Whether the backend wants a key, known here or not."""
     checked: bool = True
-    """Whether this node checks the worker by itself; of an import that it does not, the owner's word counts."""
+    """Whether this node checks the worker by itself; of an import that it does not, the owner's word counts.
+    """
     load: int = 0
     checks_passed: int = 0
     checks_failed: int = 0
     checked_at: float | None = None
+    reachable: bool = True
+    """Whether other nodes could reach a local worker's URL (SYN-15)."""
     held_word: str | None = None
     """A restored worker's last published status, which its record keeps until the first check decides
     (SYN-16).

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from meshd.workers.core import PlaneSettings
 from meshd.workers.events import Event, Subscription
 from meshd.workers.health_machine import HealthSettings
+from meshd.workers.health_schedule import CheckTarget
 from meshd.workers.model import WorkerSpec, parse_spec
 from meshd.workers.plane import WorkerPlane
+from meshd.workers.publishing import Sealer
 from meshd.workers.store_view import MemoryMeta
 from meshd.workers.worker import Worker
 from tests.support.fake_store import FakeMesh, FakeStore
@@ -30,8 +32,11 @@ def spec(url: str = URL, **fields: object) -> WorkerSpec:
 class Node:
     """One node: its store, its disk, its plane, and all events since the last look."""
 
-    def __init__(self, planes: Planes, name: str, settings: PlaneSettings) -> None:
+    def __init__(
+        self, planes: Planes, name: str, settings: PlaneSettings, sealer: Sealer | None = None
+    ) -> None:
         self._planes = planes
+        self._sealer = sealer
         self.name = name
         self.settings = settings
         self.store: FakeStore = planes.mesh.store(name)
@@ -42,7 +47,12 @@ class Node:
     def start(self) -> None:
         """Begin a life of the plane over the store as it is."""
         self.plane = WorkerPlane(
-            self.settings, self.store, random.Random(self.name), self._planes.now, meta=self.meta
+            self.settings,
+            self.store,
+            random.Random(self.name),
+            self._planes.now,
+            meta=self.meta,
+            sealer=self._sealer,
         )
         self.plane.on_notice(lambda *notice: self.notices.append(notice))
         self._subscription: Subscription = self.plane.events.subscribe()
@@ -92,12 +102,14 @@ class Planes:
         self.mesh = FakeMesh()
         self.answers: Callable[[str, str], str | None] = lambda node, url: None
         """(node, url) -> cause of failure, or None for a pass."""
-        self.nodes = {name: self.add(name, **settings) for name in names}
+        self.watch: Callable[[str, CheckTarget], object] = lambda node, target: None
+        """Told of every check before it is made."""
+        self.nodes = {name: self.add(name, **settings) for name in names}  # type: ignore[arg-type]  # as below
 
-    def add(self, name: str, **settings: object) -> Node:
+    def add(self, name: str, *, sealer: Sealer | None = None, **settings: object) -> Node:
         """Make a node; health checks are off unless `health` says otherwise."""
         settings.setdefault("health", HealthSettings(disabled=True, drain_settle_s=0))
-        return Node(self, name, PlaneSettings(**settings))  # type: ignore[arg-type]  # tests name real fields
+        return Node(self, name, PlaneSettings(**settings), sealer)  # type: ignore[arg-type]  # real fields
 
     def __getitem__(self, name: str) -> Node:
         return self.nodes[name]
@@ -132,6 +144,7 @@ class Planes:
             for node in self.nodes.values():
                 node.plane.tick(self.now)
                 for request in node.plane.due_checks(self.now, 128):
+                    self.watch(node.name, request.target)
                     cause = self.answers(node.name, request.target.url)
                     result = request.passed() if cause is None else request.failed(cause)
                     node.plane.check_done(result, self.now)
