@@ -74,23 +74,29 @@ def create_private(path: Path) -> bool:
     return True
 
 
-def set_aside(database: Path) -> list[str]:
-    """Rename a database and its companions to the first free `NAME.corrupt-N`; returns the new names.
+def free_name(database: Path, label: str) -> str:
+    """The first `NAME.LABEL-N` that no file beside the database has."""
+    number = 1
+    while any(
+        database.with_name(f"{database.name}.{label}-{number}{end}").exists()
+        for end in ("", *COMPANION_SUFFIXES)
+    ):
+        number += 1
+    return f"{database.name}.{label}-{number}"
+
+
+def set_aside(database: Path, label: str = "corrupt") -> list[str]:
+    """Rename a database and its companions to the first free `NAME.LABEL-N`; returns the new names.
 
     The database goes first: a companion without its database is recognised at the next start
     (`orphaned_companions`), while a database without its write-ahead log would pass for an older state.
     """
-    number = 1
-    while any(
-        database.with_name(f"{database.name}.corrupt-{number}{end}").exists()
-        for end in ("", *COMPANION_SUFFIXES)
-    ):
-        number += 1
+    free = free_name(database, label)
     moved = []
     for suffix in ("", *COMPANION_SUFFIXES):
         source = database.with_name(database.name + suffix)
         if source.exists():
-            target = database.with_name(f"{database.name}.corrupt-{number}{suffix}")
+            target = database.with_name(free + suffix)
             source.rename(target)
             moved.append(target.name)
     sync_directory(database.parent)

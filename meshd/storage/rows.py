@@ -45,14 +45,15 @@ def unpack_entry(key: str, body: bytes, crc: int) -> Entry:
         seq, dot, hlc, value, sig = msgpack.unpackb(body, use_list=False)[:5]
     except (ValueError, TypeError) as err:
         raise RowError(f"the row of key {key!r} does not decode: {err}") from err
-    _expect_entry(key, seq, dot, hlc, value, sig)
-    return key, seq, dot, hlc, value, sig
+    return check_entry(key, seq, dot, hlc, value, sig)
 
 
-def _expect_entry(key: str, seq: Any, dot: Any, hlc: Any, value: Any, sig: Any) -> None:
+def check_entry(key: Any, seq: Any, dot: Any, hlc: Any, value: Any, sig: Any) -> Entry:
+    """The entry of these fields; raises RowError where one has another type than an entry's."""
     # type() rather than isinstance(): this runs once per row at start, and bool is not wanted.
     fits = (
-        type(seq) is int
+        type(key) is str
+        and type(seq) is int
         and type(hlc) is int
         and (value is None or type(value) is bytes)
         and (sig is None or type(sig) is bytes)
@@ -60,6 +61,7 @@ def _expect_entry(key: str, seq: Any, dot: Any, hlc: Any, value: Any, sig: Any) 
     )
     if not fits:
         raise RowError(f"the row of key {key!r} holds something that is not an entry")
+    return key, seq, dot, hlc, value, sig
 
 
 def pack_head(head: LogHead) -> bytes:

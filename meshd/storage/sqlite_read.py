@@ -64,9 +64,12 @@ def read_offline(data_dir: Path) -> StoredState:
     """
     path = data_dir / DATABASE_NAME
     try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)
+        db = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=5.0, isolation_level=None
+        )
         db.text_factory = lenient_text
         try:
+            db.execute("BEGIN")  # all reads see one moment, while the daemon goes on writing
             check_format(db, path)
             return read_state(db)
         finally:
