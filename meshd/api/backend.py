@@ -52,16 +52,37 @@ class LogControl(Protocol):
 class Daemon(Protocol):
     """The daemon that this API is a view of."""
 
-    config: Config
-    mesh: MeshView
-    plane: WorkerPlane
-    capacity: CapacityTracker
-    log_control: LogControl
-    version: str
-    started: bool
-    """The store is loaded and both the mesh and the API listen."""
-    stop: trio.Event
-    """Set when the daemon is to stop."""
+    @property
+    def config(self) -> Config:
+        """Its settings."""
+
+    @property
+    def mesh(self) -> MeshView:
+        """Its handle on the mesh."""
+
+    @property
+    def plane(self) -> WorkerPlane:
+        """Its workers."""
+
+    @property
+    def capacity(self) -> CapacityTracker:
+        """What they can take."""
+
+    @property
+    def log_control(self) -> LogControl:
+        """The level of its log."""
+
+    @property
+    def version(self) -> str:
+        """The version of meshd."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the store is loaded and both the mesh and the API listen."""
+
+    @property
+    def stop(self) -> trio.Event:
+        """Set when it is to stop."""
 
     async def leave(self, *, keep_workers: bool) -> None:
         """Take this node out of the mesh; its workers are withdrawn unless they are to be kept."""

@@ -9,6 +9,7 @@ connection's reader.
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import TYPE_CHECKING
 
 import structlog
@@ -142,6 +143,8 @@ class Boundary:
                 body = await read_body(scope, receive)
                 scope["path_params"] = values
                 response = await self._call(operation, Request(scope, receive), body)
+            except NotRead:
+                return
             except MeshdError as error:
                 response = error_answer(error)
             except Exception:
@@ -151,8 +154,6 @@ class Boundary:
                 await response(scope, receive, counting_send)
             else:
                 await _refuse(response, scope, receive, counting_send)
-        except NotRead:
-            pass
         finally:
             self.state.metrics.observe(
                 route,
@@ -170,13 +171,26 @@ async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send
     body goes on for longer, its reading continues beside the answer: an unread body would block the
     connection's reader, and with it the end of this very answer.
     """
+    finished = False
+    with trio.move_on_after(limits.DISCARD_TIMEOUT_S):
+        finished = await _discard(receive, limits.DISCARD_BYTES)
+    if not finished:
+        response.headers["connection"] = "close"
     async with trio.open_nursery() as nursery:
-        done = await _discard(receive, limits.DISCARD_TIMEOUT_S)
-        if not done:
-            response.headers["connection"] = "close"
-            nursery.start_soon(_discard, receive, limits.SEND_TIMEOUT_S)
+        nursery.start_soon(_discard, receive, inf)
         await response(scope, receive, send)
         nursery.cancel_scope.cancel()
+
+
+async def _discard(receive: Receive, most_bytes: float) -> bool:
+    """Throw a body away up to `most_bytes`; tell whether its end, or that of the connection, was reached."""
+    size = 0
+    while size <= most_bytes:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return True
+    return False
 
 
 def _has_body(scope: Scope) -> bool:
@@ -218,17 +232,3 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 def _too_large() -> TooLarge:
     return TooLarge(f"the body is larger than {limits.MAX_BODY_BYTES} bytes", field="body")
-
-
-async def _discard(receive: Receive, timeout_s: float) -> bool:
-    """Throw a body away for at most `timeout_s`; tell whether its end was reached. Raises NotRead."""
-    size = 0
-    with trio.move_on_after(timeout_s):
-        while size <= limits.DISCARD_BYTES:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise NotRead
-            size += len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return True
-    return False

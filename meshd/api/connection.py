@@ -166,6 +166,8 @@ class Connection(TCPServer):
             )
             await self.idle_task.restart(task_group, self._idle_timeout)
             await self._read_data()
+            # Else the idle time-out of a connection that is over would keep its place among the open ones.
+            await self.idle_task.stop()
 
     async def protocol_send(self, event: Event) -> None:
         """Write bytes in slices, each within the send limit; a client that takes none is cut off."""

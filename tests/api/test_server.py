@@ -1,0 +1,405 @@
+"""The server over real sockets: both at once, and every way in which a client could hold it up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import trio
+from starlette.responses import Response
+
+from meshd.api import limits
+from meshd.api.app import serve_api
+from meshd.api.connection import ServerConfig
+from meshd.api.server import ApiEndpoints, resolve_bind, serve_http
+from meshd.errors import ConfigError
+from tests.support.api_daemon import FakeDaemon, HttpClient
+
+PATIENCE_S = 10.0
+"""How long anything may take here; nothing does unless it hangs."""
+
+
+@contextlib.asynccontextmanager
+async def served(daemon: FakeDaemon) -> AsyncIterator[ApiEndpoints]:
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            endpoints: ApiEndpoints = await nursery.start(serve_api, daemon)
+            yield endpoints
+            daemon.stop.set()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the server go on until something holds; `fail_after` around it bounds the wait."""
+    while not holds():  # noqa: ASYNC110 - a count of the server under test has no event to wait for
+        await trio.sleep(0.005)
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> FakeDaemon:
+    return FakeDaemon(tmp_path)
+
+
+@pytest.mark.req("SEC-3", "CTL-4")
+async def test_both_sockets_serve_the_same_and_port_zero_is_told(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        assert endpoints.tcp is not None
+        assert endpoints.socket is not None
+        assert not endpoints.tcp.endswith(":0")
+        tcp, unix = await HttpClient.tcp(endpoints.tcp), await HttpClient.unix(endpoints.socket)
+        (await tcp.call("POST", "/workers", {"url": "http://10.0.0.5:1"})).expect(202)
+        answers = [await client.call("GET", "/workers") for client in (tcp, unix, tcp, unix)]
+        assert len({answer.expect(200).body for answer in answers}) == 1
+        assert answers[0].headers.keys() >= {"content-type", "content-length", "date"}
+        assert "server" not in answers[0].headers
+        await tcp.aclose()
+        await unix.aclose()
+
+
+@pytest.mark.req("SEC-3")
+async def test_the_unix_socket_is_its_users_alone_and_is_removed_at_stop(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        path = str(endpoints.socket)
+        assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
+    assert not await trio.Path(path).exists()
+
+
+@pytest.mark.req("SEC-3")
+async def test_a_unix_socket_left_by_a_killed_daemon_is_replaced(daemon: FakeDaemon) -> None:
+    path = daemon.config.api.socket
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(os.fspath(path))
+    left.close()
+    async with served(daemon) as endpoints:
+        client = await HttpClient.unix(str(endpoints.socket))
+        (await client.call("GET", "/healthz")).expect(200)
+        await client.aclose()
+
+
+@pytest.mark.req("CTL-5")
+async def test_a_unix_socket_that_somebody_serves_is_not_taken_over(
+    daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    async with served(daemon):
+        other = FakeDaemon(tmp_path, node="b")
+        with pytest.raises(ConfigError) as refused:
+            await serve_api(other)
+        assert refused.value.field == "api.socket"
+        assert daemon.config.api.socket.exists()
+
+
+@pytest.mark.req("CTL-5")
+@pytest.mark.parametrize("what", ["file", "folder", "long"])
+async def test_a_path_that_cannot_be_a_socket_is_refused_by_name(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "here"
+    if what == "file":
+        path.write_text("mine")
+    elif what == "folder":
+        path = tmp_path / "missing" / "here"
+    else:
+        path = tmp_path / ("x" * 200)
+    stop = trio.Event()
+    stop.set()
+    with pytest.raises(ConfigError) as refused:
+        await serve_http(
+            Response("x"), bind=None, unix_path=path, guarded=False, stop=stop, on_stop=lambda: None
+        )
+    assert refused.value.field == "api.socket"
+    assert what != "file" or path.read_text() == "mine"
+
+
+@pytest.mark.req("CTL-5")
+async def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        daemon = FakeDaemon(tmp_path, f"api.bind=127.0.0.1:{holder.getsockname()[1]}")
+        with pytest.raises(ConfigError) as refused:
+            await serve_api(daemon)
+        assert refused.value.field == "api.bind"
+    assert not daemon.config.api.socket.exists()
+
+
+@pytest.mark.req("SEC-3")
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"])
+async def test_an_address_that_others_reach_is_refused_without_tokens(address: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        await resolve_bind(address, guarded=False)
+    assert refused.value.field == "api.bind"
+    assert "token" in str(refused.value)
+    _, (host, _) = await resolve_bind(address, guarded=True)
+    assert host in address
+
+
+@pytest.mark.req("SEC-3")
+async def test_a_daemon_with_a_token_may_listen_everywhere_and_asks_for_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-long-enough-token\n")
+    token.chmod(0o600)
+    daemon = FakeDaemon(tmp_path, "api.bind=0.0.0.0:0", f"api.write_token_file={token}")
+    async with served(daemon) as endpoints:
+        assert endpoints.tcp is not None
+        port = endpoints.tcp.rpartition(":")[2]
+        client = await HttpClient.tcp(f"127.0.0.1:{port}")
+        (await client.call("GET", "/workers")).expect(401)
+        bearer = {"authorization": "Bearer a-long-enough-token"}
+        (await client.call("GET", "/workers", headers=bearer)).expect(200)
+        await client.aclose()
+        unix = await HttpClient.unix(str(endpoints.socket))
+        (await unix.call("GET", "/workers")).expect(200)
+        await unix.aclose()
+
+
+@pytest.mark.req("SYN-14")
+async def test_open_streams_do_not_hold_up_the_stop(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        await client.send("GET", "/events")
+        assert (await client.event()).status_code == 200
+        await client.event()
+        started = trio.current_time()
+    assert trio.current_time() - started < limits.STREAM_END_S
+    await client.aclose()
+
+
+@pytest.mark.req("SYN-14", "SEC-4")
+async def test_a_stream_whose_client_does_not_read_does_not_hold_up_the_stop(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        client = await _stalled_stream(daemon, endpoints)
+        started = trio.current_time()
+    assert trio.current_time() - started < limits.STOP_GRACE_S
+    await client.aclose()
+
+
+async def _stalled_stream(daemon: FakeDaemon, endpoints: ApiEndpoints) -> HttpClient:
+    """Open a stream, never read it, and make the daemon write more than sockets hold."""
+    spec = {"url": "http://10.0.0.5:1", "note": "x" * 200_000, "health": {"disable_health_check": True}}
+    writer = await HttpClient.tcp(str(endpoints.tcp))
+    id = (await writer.call("POST", "/workers", spec)).expect(202).json()["worker_id"]
+    client = await HttpClient.tcp(str(endpoints.tcp))
+    await client.send("GET", "/events")
+    for number in range(40):
+        (await writer.call("PATCH", f"/workers/{id}", {"priority": number})).expect(202)
+    await writer.aclose()
+    return client
+
+
+@pytest.mark.req("SEC-4")
+async def test_a_client_that_stops_reading_is_cut_off_after_the_send_limit(tmp_path: Path) -> None:
+    async def endless(scope: object, receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI
+        for _ in range(1000):
+            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})  # type: ignore[operator]  # ASGI
+
+    config = ServerConfig()
+    config.send_timeout_s = 0.2
+    stop = trio.Event()
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            path = tmp_path / "socket"
+
+            async def serve(task_status: trio.TaskStatus[ApiEndpoints]) -> None:
+                await serve_http(
+                    endless,
+                    bind=None,
+                    unix_path=path,
+                    guarded=False,
+                    stop=stop,
+                    on_stop=lambda: None,
+                    config=config,
+                    task_status=task_status,
+                )
+
+            await nursery.start(serve)
+            client = await HttpClient.unix(os.fspath(path))
+            await client.send("GET", "/")
+            await until(lambda: config.open_connections == 1)
+            await until(lambda: config.open_connections == 0)
+            stop.set()
+    await client.aclose()
+
+
+@pytest.mark.req("SEC-4")
+async def test_a_connection_over_the_bound_is_closed_and_others_go_on(tmp_path: Path) -> None:
+    config = ServerConfig()
+    config.max_connections = 2
+    stop = trio.Event()
+    path = tmp_path / "socket"
+
+    async def serve(task_status: trio.TaskStatus[ApiEndpoints]) -> None:
+        await serve_http(
+            Response("fine"),
+            bind=None,
+            unix_path=path,
+            guarded=False,
+            stop=stop,
+            on_stop=lambda: None,
+            config=config,
+            task_status=task_status,
+        )
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            kept = [await HttpClient.unix(os.fspath(path)) for _ in range(2)]
+            for client in kept:
+                (await client.call("GET", "/")).expect(200)
+            third = await trio.open_unix_socket(os.fspath(path))
+            assert await third.receive_some() == b""
+            for client in kept:
+                (await client.call("GET", "/")).expect(200)
+                await client.aclose()
+            await third.aclose()
+            stop.set()
+
+
+@pytest.mark.req("CTL-4")
+async def test_the_connection_is_kept_after_a_stream_has_ended(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        await client.call("HEAD", "/healthz")
+        (await client.call("GET", "/healthz")).expect(200)
+        for _ in range(3):
+            (await client.call("GET", "/nowhere")).expect(404)
+        await client.aclose()
+
+
+@pytest.mark.req("SEC-4")
+async def test_a_client_that_leaves_its_stream_is_noticed(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        await client.send("GET", "/events")
+        await client.event()
+        other = await HttpClient.tcp(str(endpoints.tcp))
+        assert await _streams(other) == 1
+        await client.aclose()
+        for _ in range(500):
+            if not await _streams(other):
+                break
+        else:
+            raise AssertionError("the stream is still counted")
+        await other.aclose()
+
+
+async def _streams(client: HttpClient) -> int:
+    text = (await client.call("GET", "/metrics")).expect(200).body.decode()
+    return int(float(text.partition("\nmeshd_api_streams ")[2].split("\n")[0]))
+
+
+@pytest.mark.req("SEC-4", "CTL-5")
+@pytest.mark.parametrize("target", ["/workers", "/nowhere", "/healthz"])
+async def test_a_body_over_the_limit_is_answered_and_blocks_nothing(daemon: FakeDaemon, target: str) -> None:
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        answer = await client.call("POST", target, b"x" * (4 * 1024 * 1024))
+        assert answer.status in (404, 405, 413)
+        assert answer.json()["code"] in ("TOO_LARGE", "NOT_FOUND", "METHOD_NOT_ALLOWED")
+        (await client.call("GET", "/healthz")).expect(200)
+        await client.aclose()
+
+
+@pytest.mark.req("SEC-4")
+async def test_a_body_without_end_costs_its_sender_the_connection(
+    daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DISCARD_BYTES", 1024 * 1024)
+    async with served(daemon) as endpoints:
+        host, _, port = str(endpoints.tcp).rpartition(":")
+        stream = await trio.open_tcp_stream(host, int(port))
+        await stream.send_all(b"POST /workers HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        received = b""
+
+        async def read() -> None:
+            nonlocal received
+            with contextlib.suppress(trio.BrokenResourceError):
+                while data := await stream.receive_some():
+                    received += data
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            with contextlib.suppress(trio.BrokenResourceError):
+                for _ in range(10_000):
+                    await stream.send_all(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+                raise AssertionError("it was all taken")
+        assert b" 413 " in received
+        await stream.aclose()
+
+
+@pytest.mark.req("CTL-5", "SEC-4")
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nbig: " + b"x" * 100_000, b"431"),
+        (b"POST /workers HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", b"400"),
+    ],
+)
+async def test_what_is_not_http_is_answered_as_json_and_closed(
+    daemon: FakeDaemon, sent: bytes, status: bytes
+) -> None:
+    async with served(daemon) as endpoints:
+        host, _, port = str(endpoints.tcp).rpartition(":")
+        stream = await trio.open_tcp_stream(host, int(port))
+        await stream.send_all(sent)
+        received = b""
+        with contextlib.suppress(trio.BrokenResourceError):
+            while data := await stream.receive_some():
+                received += data
+        assert received.startswith(b"HTTP/1.1 " + status)
+        assert b'"code":"BAD_REQUEST"' in received
+        await stream.aclose()
+
+
+@pytest.mark.req("SEC-4")
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "x" * 22 + "=="},
+        {"connection": "upgrade, http2-settings", "upgrade": "h2c", "http2-settings": "AAMAAABk"},
+    ],
+)
+async def test_upgrades_to_other_protocols_are_ignored(daemon: FakeDaemon, headers: dict[str, str]) -> None:
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        (await client.call("GET", "/healthz", headers=headers)).expect(200)
+        await client.aclose()
+
+
+@pytest.mark.req("SYN-14")
+async def test_a_running_request_is_finished_at_stop(tmp_path: Path) -> None:
+    daemon = FakeDaemon(tmp_path)
+    entered, go = trio.Event(), trio.Event()
+
+    async def slow_flush() -> bool:
+        entered.set()
+        await go.wait()
+        return True
+
+    daemon.mesh.flush = slow_flush  # type: ignore[method-assign]  # the disk is slow
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        await client.send("POST", "/workers", b'{"url": "http://10.0.0.5:1"}')
+        await entered.wait()
+        daemon.stop.set()
+        await trio.testing.wait_all_tasks_blocked()
+        go.set()
+        (await client.answer()).expect(202)
+        await client.aclose()
+
+
+@pytest.mark.req("CTL-4")
+async def test_a_fault_in_a_handler_is_a_json_error_and_costs_nobody_else(daemon: FakeDaemon) -> None:
+    async def broken() -> bool:
+        raise RuntimeError("a bug")
+
+    daemon.mesh.flush = broken  # type: ignore[method-assign]  # a bug
+    async with served(daemon) as endpoints:
+        client = await HttpClient.tcp(str(endpoints.tcp))
+        answer = await client.call("POST", "/workers", {"url": "http://10.0.0.5:1"})
+        assert answer.expect(500).json()["code"] == "INTERNAL"
+        assert b"a bug" not in answer.body
+        (await client.call("GET", "/healthz")).expect(200)
+        await client.aclose()
