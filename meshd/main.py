@@ -24,7 +24,7 @@ from meshd.config import Config, parse_address
 from meshd.daemon import Daemon
 from meshd.discovery import dns, static, zeroconf
 from meshd.errors import BadRequest, ConfigError
-from meshd.protocol.node import MeshNode
+from meshd.protocol.node import FORGET_PREFIX, MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.runtime.endpoints import remove_endpoints, write_endpoints
 from meshd.runtime.logs import setup_logs
@@ -119,7 +119,9 @@ def build_node(config: Config, state: StoredState) -> MeshNode:
         limits=Limits(config.store.max_key_bytes, config.store.max_value_bytes, config.store.max_keys),
     )
     prefixes = PrefixTable(
-        Prefix(PREFIX, Rule.SINGLE_WRITER, classify), Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER)
+        Prefix(PREFIX, Rule.SINGLE_WRITER, classify),
+        Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER),
+        Prefix(FORGET_PREFIX, Rule.MULTI_WRITER),
     )
     rng = random.Random(secrets.randbits(128))
     return MeshNode(settings, prefixes, rng, trio.current_time(), wall_ms, state.logs, state.meta)
@@ -137,7 +139,7 @@ def build_plane(config: Config, node: MeshNode) -> WorkerPlane:
         startup_grace_s=config.sync.startup_grace_s,
     )
     rng = random.Random(secrets.randbits(128))
-    return WorkerPlane(settings, node, rng, trio.current_time(), meta=node)
+    return WorkerPlane(settings, node.store, rng, trio.current_time(), meta=node.store)
 
 
 def capacity_settings(config: Config) -> CapacitySettings:

@@ -18,7 +18,6 @@ LONGEST_STEP_S = 5.0
 PERSIST_EVERY_S = 60.0
 META_SILENCE = "contact:"
 META_FENCE = "fence:"
-META_REMOVED = "removed:"
 
 
 class Forgetting:

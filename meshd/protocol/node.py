@@ -2,36 +2,41 @@
 
 It composes the parts: connections and greeting, members, dialing, replication, the own log and forgetting.
 Every public method is synchronous and leaves a consistent state; whatever must be done outside is in
-`take_effects()`, in order. `put` and `delete` make it the store that the workers see.
+`take_effects()`, in order. `store` is the map as the workers of this node see it.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from crdt.errors import LimitExceeded, MapError
+from crdt.errors import MapError
 from crdt.hlc import HybridClock
 from crdt.lww_map import Change, LwwMap
 from crdt.owner_log import OwnerLog
-from crdt.persist import PutMeta, StoreOp
+from crdt.persist import PutMeta
 from crdt.prefixes import PrefixTable
-from crdt.types import VALUE, Dot, dot_of
-from meshd.errors import StoreFull, TooLarge
 from meshd.protocol import reads
 from meshd.protocol.connections import Connections
+from meshd.protocol.cutoff import CutOff
 from meshd.protocol.dialing import Dialer
 from meshd.protocol.effects import Dial, Effect, KeysChanged, MemberChanged, Notice, Persist, Wake
-from meshd.protocol.forgetting import META_REMOVED, Forgetting
-from meshd.protocol.members import ALIVE, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
+from meshd.protocol.forgetting import Forgetting
+from meshd.protocol.local_store import LocalStore
+from meshd.protocol.members import (
+    ALIVE,
+    LEFT_FOR_RESTART,
+    LEFT_WITHDRAWN,
+    SUSPECT,
+    Members,
+    StateChange,
+)
 from meshd.protocol.ownership import META_COUNTER, META_FRESH, Ownership
 from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Session
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.errors import WireError
 from meshd.wire.messages import Leave, Message
-from meshd.workers.store_view import StoreEntry
 
 if TYPE_CHECKING:
     import random
@@ -41,6 +46,8 @@ LEARN_S = 2.0
 OFFER_SPREAD_S = 0.2
 """Peers that hold the same copy of a lost log wait up to this long, so that one of them offers it first."""
 OFFER_AGAIN_S = 5.0
+FORGET_PREFIX = "forget:"
+"""Multi-writer keys `forget:<owner>` with the gen counter up to which every node forgets that owner."""
 META_PEERS = "peers"
 META_HLC = "hlc"
 MAX_REMEMBERED_PEERS = 256
@@ -68,19 +75,25 @@ class MeshNode:
         self._effects: list[Effect] = []
         self._woken: set[int] = set()
         meta = dict(meta or {})
-        self._meta: dict[str, bytes] = meta
         self.started_at = now
         self._now = self._ticked_at = now
         self._ready = False
         self.map = LwwMap(settings.node, prefixes, settings.limits, logs)
-        self._load_removed(meta)
         self._hlc = HybridClock(settings.max_drift_ms, _int(meta.get(META_HLC)))
         self._skewed: dict[str, bool] = {}
-        self._had_own_log = settings.node in self.map.logs
-        self._learnt = self._had_own_log
-        self._removed_at: deque[tuple[float, str, Dot]] = deque(
-            (now, key, dot) for key, dot in self.map.removed.items()
+        self._learnt = settings.node in self.map.logs
+        self.store = LocalStore(
+            self.map,
+            meta,
+            self._stamp,
+            self._own_changed,
+            lambda ops: self._emit(Persist(ops)),
+            self.owner_state,
+            self.restored,
+            now,
         )
+        self.put, self.delete = self.store.put, self.store.delete
+        self.visible, self.visible_keys = self.store.visible, self.store.visible_keys
         self._offers: dict[str, float] = {}
         fresh = frozenset(int(word) for word in meta.get(META_FRESH, b"").split() if word.isdigit())
         self.forgetting = Forgetting(
@@ -96,6 +109,7 @@ class MeshNode:
             self._effects.append,
             now,
         )
+        self.store.nonce = self.ownership.nonce
         self.roster = Members(settings.node, settings.suspect_after_s, settings.down_after_s, now)
         self.dialer = Dialer(rng)
         self.connections = Connections(
@@ -125,6 +139,9 @@ class MeshNode:
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
         self._remembered = tuple(filter(None, remembered))
+        self.cut_off = CutOff(settings.down_after_s, settings.forget_after_s)
+        self._forgets: dict[str, int] = {}
+        self._read_forgets(self.map.visible_keys(FORGET_PREFIX))
         self.dialer.add(self._remembered, "remembered", now, 2 * settings.heartbeat_s)
 
     # -- what the driver tells -------------------------------------------------------------------
@@ -202,7 +219,7 @@ class MeshNode:
         self.replicator.own_log_halted = bool(self.ownership.halted)
         self._offer(now)
         self._forget(now)
-        self._age_removed(now)
+        self.store.age_removals(now, self.settings.forget_after_s)
         self._remember_peers()
         self._dial(now)
         self.connections.member_row_changed()
@@ -224,65 +241,6 @@ class MeshNode:
         effects, self._effects = self._effects, []
         return effects
 
-    # -- the store that workers see --------------------------------------------------------------
-
-    @property
-    def node_name(self) -> str:
-        """This node's name, the owner of what it writes."""
-        return self.settings.node
-
-    def visible(self, key: str) -> StoreEntry | None:
-        """The entry that counts for `key`; tombstones are hidden."""
-        found = self.map.visible(key)
-        if found is None:
-            return None
-        return self._entry(key, found.owner, found.value)
-
-    def own(self, key: str) -> StoreEntry | None:
-        """This node's own live entry for `key`, whether or not it counts."""
-        entry = self.map.own.entries.get(key)
-        if entry is None or entry[VALUE] is None:
-            return None
-        return self._entry(key, self.settings.node, entry[VALUE])
-
-    def _entry(self, key: str, owner: str, value: bytes) -> StoreEntry:
-        entry = self.map.logs[owner].entries[key]
-        mine = owner == self.settings.node
-        this_life = mine and dot_of(entry, self.map.own.gen)[1] == self.ownership.nonce
-        return StoreEntry(key, owner, value, entry[1], this_life)
-
-    def own_deleted_in_this_life(self, key: str) -> bool:
-        """Whether this node removed `key` itself, remembered for as long as it might come back from peers."""
-        return key in self.map.removed
-
-    def visible_keys(self, prefix: str) -> Iterable[str]:
-        """The visible keys under a prefix."""
-        return self.map.visible_keys(prefix)
-
-    def put(self, key: str, value: bytes) -> None:
-        """Write a value as this node. Raises TooLarge or StoreFull, having stored nothing."""
-        was_removed = key in self.map.removed
-        try:
-            change = self.map.put(key, value, self._stamp())
-        except LimitExceeded as error:
-            if error.field == "store":
-                raise StoreFull(f"{error}; raise store.max_keys, or remove workers") from error
-            raise TooLarge(str(error), field=error.field) from error
-        ops = (*change.ops, PutMeta(META_REMOVED + key, None)) if was_removed else change.ops
-        self._own_changed(Change(change.verdict, change.keys, ops))
-
-    def delete(self, key: str) -> None:
-        """Remove `key` as this node; without an own value there is nothing to do."""
-        change = self.map.delete(key, self._stamp())
-        if not change.ops:
-            return
-        dot = self.map.removed.get(key)
-        ops: tuple[StoreOp, ...] = change.ops
-        if dot is not None:
-            self._removed_at.append((self._now, key, dot))
-            ops = (*ops, _removed_op(key, dot))
-        self._own_changed(Change(change.verdict, change.keys, ops))
-
     def owner_state(self, owner: str) -> str:
         """alive, suspect, down, left, or unknown."""
         return self.roster.state_of(owner) or "unknown"
@@ -290,18 +248,6 @@ class MeshNode:
     def restored(self) -> bool:
         """Whether what former lives owned is known, or has been waited for long enough."""
         return self._learnt or self._now - self.started_at >= LEARN_S
-
-    def put_meta(self, name: str, value: bytes | None) -> None:
-        """Keep a private fact of this node on its disk; None forgets it."""
-        if value is None:
-            self._meta.pop(name, None)
-        else:
-            self._meta[name] = value
-        self._emit(Persist((PutMeta(name, value),)))
-
-    def meta_items(self, prefix: str) -> list[tuple[str, bytes]]:
-        """Private facts whose name starts with `prefix`."""
-        return [(name, value) for name, value in self._meta.items() if name.startswith(prefix)]
 
     # -- leaving and forgetting ------------------------------------------------------------------
 
@@ -317,11 +263,28 @@ class MeshNode:
         if self.roster.state_of(owner) == ALIVE:
             return False
         forgotten = self.forgetting.forget(owner, self._stamp())
+        member = self.roster.get(owner)
+        if member is not None:
+            self.dialer.drop(member.address)
+            self.roster.drop(owner)
         if forgotten:
             self._emit(Notice("info", "owner_forgotten", {"owner": owner}))
             self.replicator.log_changed(owner)
             self.replicator.log_changed(self.settings.node)
         return forgotten
+
+    def forget_everywhere(self, owner: str, now: float) -> bool:
+        """Have every node forget a dead owner's entries, those that are away as soon as they are back.
+
+        Returns False, having done nothing, if this node holds nothing of that owner or the owner lives.
+        """
+        log = self.map.logs.get(owner)
+        if log is None or owner == self.settings.node or self.roster.state_of(owner) == ALIVE:
+            return False
+        counter = max(log.gen[0], self.map.known.get(owner, log.gen)[0])
+        self.put(FORGET_PREFIX + owner, str(counter).encode())
+        self._forget(now)
+        return True
 
     # -- what it shows ---------------------------------------------------------------------------
 
@@ -366,27 +329,42 @@ class MeshNode:
     def _changed(self, change: Change) -> None:
         if change.ops:
             self._emit(Persist(change.ops))
-        if change.keys:
-            self._emit(KeysChanged(change.keys))
+        self._keys_changed(change.keys)
+
+    def _keys_changed(self, keys: tuple[str, ...]) -> None:
+        if keys:
+            self._emit(KeysChanged(keys))
+            self._read_forgets(keys)
+
+    def _read_forgets(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key.startswith(FORGET_PREFIX):
+                found = self.map.visible(key)
+                owner = key.removeprefix(FORGET_PREFIX)
+                if found is not None and found.value.isdigit():
+                    self._forgets[owner] = int(found.value)
+                else:
+                    self._forgets.pop(owner, None)
 
     def _own_changed(self, change: Change) -> None:
         self._changed(change)
         self.replicator.log_changed(self.settings.node)
 
     def _own_moved(self, change: Change) -> None:
-        moved = [_removed_op(key, dot) for key, dot in self.map.removed.items() if dot[2] == 0]
+        moved = self.store.redotted()
         starting = not self._ready
         ops = (*change.ops, *moved)
         if ops:
             self._emit(Persist(ops, durable=starting))
-        if change.keys:
-            self._emit(KeysChanged(change.keys))
         if not starting:
+            self._keys_changed(change.keys)
             self.replicator.log_changed(self.settings.node)
 
     def _member_changed(self, change: StateChange | None) -> None:
         if change is None:
             return
+        if change.previous == ALIVE and change.state == SUSPECT:
+            self.cut_off.lost(change.name, self._now)
         level = "info" if change.state == ALIVE else "warning"
         fields: dict[str, object] = {
             "member": change.name,
@@ -430,30 +408,25 @@ class MeshNode:
         return next((session for session in sessions if owner in session.peers), None)
 
     def _forget(self, now: float) -> None:
-        connected = bool(self.connections.open)
-
         def is_alive(owner: str) -> bool:
             return self.roster.state_of(owner) == ALIVE
 
+        if self.cut_off.update((member.name for member in self.roster if member.state == ALIVE), now):
+            self._say_cut_off(now)
+        connected = bool(self.connections.open) and not self.cut_off.holds_clock(now)
         for owner in self.forgetting.tick(now, connected, is_alive):
             self.forget(owner, now)
+        for owner, counter in self._forgets.items():
+            log = self.map.logs.get(owner)
+            if log is not None and owner != self.settings.node and log.gen[0] <= counter:
+                self.forget(owner, now)
 
-    def _load_removed(self, meta: dict[str, bytes]) -> None:
-        for name in [name for name in meta if name.startswith(META_REMOVED)]:
-            words = meta.pop(name).split()
-            if len(words) == 3 and all(word.isdigit() for word in words):
-                self.map.removed[name[len(META_REMOVED) :]] = (int(words[0]), int(words[1]), int(words[2]))
-
-    def _age_removed(self, now: float) -> None:
-        ops: list[StoreOp] = []
-        while self._removed_at and now - self._removed_at[0][0] >= self.settings.forget_after_s:
-            _, key, dot = self._removed_at.popleft()
-            present = self.map.removed.get(key)
-            if present is not None and (present == dot or present[2] == 0):
-                del self.map.removed[key]
-                ops.append(PutMeta(META_REMOVED + key, None))
-        if ops:
-            self._emit(Persist(tuple(ops)))
+    def _say_cut_off(self, now: float) -> None:
+        if self.cut_off.since is None:
+            self._emit(Notice("warning", "links_back", {"node": self.settings.node}))
+        else:
+            reason = "most members fell silent at once: this node takes itself for the cut-off one"
+            self._emit(Notice("error", "cut_off", {"node": self.settings.node, "reason": reason}))
 
     def _remember_peers(self) -> None:
         rows = sorted(m.address for m in self.roster if m.state == ALIVE and m.address)
@@ -465,10 +438,6 @@ class MeshNode:
     def _dial(self, now: float) -> None:
         for address in self.dialer.due(now, set(self.connections.open)):
             self._emit(Dial(address))
-
-
-def _removed_op(key: str, dot: Dot) -> PutMeta:
-    return PutMeta(META_REMOVED + key, " ".join(map(str, dot)).encode())
 
 
 def _int(value: bytes | None) -> int:

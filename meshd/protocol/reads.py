@@ -59,6 +59,7 @@ def status(node: MeshNode, now: float) -> dict[str, Any]:
         "unreadable": len(store.view.unreadable),
         "fences": dict(sorted(store.fences.items())),
         "halted": node.ownership.halted or None,
+        "cut_off_s": None if node.cut_off.since is None else round(now - node.cut_off.since, 1),
         "transfers": {
             "sent": node.replicator.sent_transfers,
             "received": node.replicator.received_transfers,

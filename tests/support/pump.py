@@ -13,7 +13,7 @@ from typing import Any
 from crdt.owner_log import OwnerLog
 from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, PutMeta, ReplaceLog, StoreOp
 from crdt.prefixes import Claim, Prefix, PrefixTable, Rule
-from crdt.types import LogHead
+from crdt.types import Entry, LogHead
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
 from meshd.protocol.node import MeshNode
 from meshd.protocol.settings import NodeSettings
@@ -36,7 +36,7 @@ class Disk:
     """What a node has on disk: applied ops, folded."""
 
     heads: dict[str, LogHead] = field(default_factory=dict)
-    entries: dict[str, dict[str, tuple[object, ...]]] = field(default_factory=dict)
+    entries: dict[str, dict[str, Entry]] = field(default_factory=dict)
     meta: dict[str, bytes] = field(default_factory=dict)
 
     def apply(self, ops: tuple[StoreOp, ...]) -> None:
@@ -64,8 +64,8 @@ class Disk:
     def logs(self) -> dict[str, OwnerLog]:
         restored = {}
         for owner, head in self.heads.items():
-            entries = sorted(self.entries.get(owner, {}).values(), key=lambda e: e[1])  # type: ignore[arg-type, return-value]
-            restored[owner] = OwnerLog.restore(head, entries)  # type: ignore[arg-type]
+            entries = sorted(self.entries.get(owner, {}).values(), key=lambda e: e[1])
+            restored[owner] = OwnerLog.restore(head, entries)
         return restored
 
     def copy(self) -> Disk:
@@ -119,7 +119,7 @@ class Pump:
         self.lives[name] = self.lives.get(name, 0) + 1
         stored = self.disks[name]
         node = MeshNode(
-            NodeSettings(node=called or name, **settings),  # type: ignore[arg-type]
+            NodeSettings(node=called or name, **settings),
             prefixes(),
             random.Random(self.rng.getrandbits(64)),
             self.now,

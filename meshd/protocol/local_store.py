@@ -1,0 +1,143 @@
+"""The map as the workers of this node see it: reading what counts, writing as this node, private facts.
+
+Own removals are remembered here for as long as a copy of the removed entry might come back from a peer,
+which is longer than their tombstones live.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from crdt.errors import LimitExceeded
+from crdt.lww_map import Change, LwwMap
+from crdt.persist import PutMeta, StoreOp
+from crdt.types import VALUE, Dot, dot_of
+from meshd.errors import StoreFull, TooLarge
+from meshd.workers.store_view import StoreEntry
+
+META_REMOVED = "removed:"
+
+
+class LocalStore:
+    """Implements `meshd.workers.store_view.Store` and `Meta` over the map of this node.
+
+    `stamp` gives a hybrid timestamp; `written` takes what a write changed; `persist` takes private facts.
+    """
+
+    def __init__(
+        self,
+        store: LwwMap,
+        meta: dict[str, bytes],
+        stamp: Callable[[], int],
+        written: Callable[[Change], None],
+        persist: Callable[[tuple[StoreOp, ...]], None],
+        owner_state: Callable[[str], str],
+        restored: Callable[[], bool],
+        now: float,
+    ) -> None:
+        self._map = store
+        self._meta = meta
+        self._stamp = stamp
+        self._written = written
+        self._persist = persist
+        self.owner_state = owner_state
+        self.restored = restored
+        self.nonce = 0
+        """The boot nonce of this life; entries whose dot carries it were written in it."""
+        self._now = now
+        for name in [name for name in meta if name.startswith(META_REMOVED)]:
+            words = meta.pop(name).split()
+            if len(words) == 3 and all(word.isdigit() for word in words):
+                store.removed[name[len(META_REMOVED) :]] = (int(words[0]), int(words[1]), int(words[2]))
+        self._removed_at: deque[tuple[float, str, Dot]] = deque(
+            (now, key, dot) for key, dot in store.removed.items()
+        )
+
+    @property
+    def node_name(self) -> str:
+        """This node's name, the owner of what it writes."""
+        return self._map.node
+
+    def visible(self, key: str) -> StoreEntry | None:
+        """The entry that counts for `key`; tombstones are hidden."""
+        found = self._map.visible(key)
+        return None if found is None else self._entry(key, found.owner, found.value)
+
+    def own(self, key: str) -> StoreEntry | None:
+        """This node's own live entry for `key`, whether or not it counts."""
+        entry = self._map.own.entries.get(key)
+        if entry is None or entry[VALUE] is None:
+            return None
+        return self._entry(key, self._map.node, entry[VALUE])
+
+    def _entry(self, key: str, owner: str, value: bytes) -> StoreEntry:
+        log = self._map.logs[owner]
+        entry = log.entries[key]
+        this_life = owner == self._map.node and dot_of(entry, log.gen)[1] == self.nonce
+        return StoreEntry(key, owner, value, entry[1], this_life)
+
+    def own_deleted_in_this_life(self, key: str) -> bool:
+        """Whether this node removed `key` itself, remembered for as long as it might come back from peers."""
+        return key in self._map.removed
+
+    def visible_keys(self, prefix: str) -> Iterable[str]:
+        """The visible keys under a prefix."""
+        return self._map.visible_keys(prefix)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Write a value as this node. Raises TooLarge or StoreFull, having stored nothing."""
+        was_removed = key in self._map.removed
+        try:
+            change = self._map.put(key, value, self._stamp())
+        except LimitExceeded as error:
+            if error.field == "store":
+                raise StoreFull(f"{error}; raise store.max_keys, or remove workers") from error
+            raise TooLarge(str(error), field=error.field) from error
+        ops = (*change.ops, PutMeta(META_REMOVED + key, None)) if was_removed else change.ops
+        self._written(Change(change.verdict, change.keys, ops))
+
+    def delete(self, key: str) -> None:
+        """Remove `key` as this node; without an own value there is nothing to do."""
+        change = self._map.delete(key, self._stamp())
+        if not change.ops:
+            return
+        dot = self._map.removed.get(key)
+        ops: tuple[StoreOp, ...] = change.ops
+        if dot is not None:
+            self._removed_at.append((self._now, key, dot))
+            ops = (*ops, _removed_op(key, dot))
+        self._written(Change(change.verdict, change.keys, ops))
+
+    def put_meta(self, name: str, value: bytes | None) -> None:
+        """Keep a private fact of this node on its disk; None forgets it."""
+        if value is None:
+            self._meta.pop(name, None)
+        else:
+            self._meta[name] = value
+        self._persist((PutMeta(name, value),))
+
+    def meta_items(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Private facts whose name starts with `prefix`."""
+        return [(name, value) for name, value in self._meta.items() if name.startswith(prefix)]
+
+    def redotted(self) -> tuple[StoreOp, ...]:
+        """What to store of the removals that a new gen of the own log took for its own."""
+        return tuple(_removed_op(key, dot) for key, dot in self._map.removed.items() if dot[2] == 0)
+
+    def age_removals(self, now: float, keep_s: float) -> None:
+        """Let go of removals that no copy can outlive any more."""
+        self._now = now
+        ops: list[StoreOp] = []
+        while self._removed_at and now - self._removed_at[0][0] >= keep_s:
+            _, key, dot = self._removed_at.popleft()
+            present = self._map.removed.get(key)
+            if present is not None and (present == dot or present[2] == 0):
+                del self._map.removed[key]
+                ops.append(PutMeta(META_REMOVED + key, None))
+        if ops:
+            self._persist(tuple(ops))
+
+
+def _removed_op(key: str, dot: Dot) -> PutMeta:
+    return PutMeta(META_REMOVED + key, " ".join(map(str, dot)).encode())
