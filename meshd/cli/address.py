@@ -97,8 +97,7 @@ def of_data_dir(directory: Path, *, source: str) -> list[Address]:
     """The candidates that a data directory names: its socket, then its TCP endpoint."""
     found: list[Address] = []
     endpoints = _read_endpoints(directory / ENDPOINTS_NAME)
-    recorded = endpoints.get("socket")
-    socket_path = recorded if isinstance(recorded, str) and recorded else str(directory / SOCKET_NAME)
+    socket_path = _socket_path(directory, endpoints.get("socket"))
     has_socket = os.path.exists(socket_path)
     if has_socket:
         found.append(Address(path=socket_path, source=source))
@@ -136,6 +135,13 @@ def candidates(addrs: tuple[str, ...], data_dir: Path | None, env: Mapping[str, 
     if not any(_same_place(standard, one) for one in found):
         found.append(standard)
     return found
+
+
+def _socket_path(directory: Path, recorded: object) -> str:
+    """Where the socket is: as recorded, but a relative path was relative to the daemon, not to us."""
+    if isinstance(recorded, str) and os.path.isabs(recorded):
+        return recorded
+    return str(directory / SOCKET_NAME)
 
 
 def _read_endpoints(path: Path) -> Mapping[str, object]:

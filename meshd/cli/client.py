@@ -22,6 +22,14 @@ DEFAULT_TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 1 << 30
 """A bound against a stream that never ends; a million entries are well below it."""
 
+ADVICE = {
+    "WORKER_ALREADY_EXISTS": "`meshctl worker set` changes it; to start anew, `meshctl worker rm` it first",
+    "WORKER_OWNED_BY_PEER": "ask that node (--addr), or take it over with `meshctl worker add URL`",
+    "REVISION_MISMATCH": "somebody changed it meanwhile: see `meshctl worker get`, then try again",
+    "STORE_FULL": "store.max_keys is reached: remove workers, or raise the setting",
+}
+"""What to do next, in this program's words, by the error's code."""
+
 START_HINT = "is meshd running? start it with `meshd run`, or say where it is with --addr"
 
 
@@ -276,11 +284,11 @@ def refusal(where: str, method: str, path: str, status: int, body: Any) -> ApiRe
             status=status,
             code=code,
             body=fields,
-            hint="it is older than this meshctl (see `meshctl version`): upgrade meshd to use this",
+            hint="that version of meshd does not offer this; `meshctl version` compares it with this meshctl",
         )
     if field := fields.get("field"):
         message = f"{message} (field: {field})"
-    hint = None
+    hint = ADVICE.get(code)
     if status in (401, 403):
         hint = "give a token with --token-file FILE (or MESHCTL_TOKEN_FILE), or use the daemon's unix socket"
     elif status >= 500 and not code:

@@ -62,6 +62,9 @@ def examine(api: Api, limits: Limits) -> Verdict:
     }
     if halted := status.get("halted"):
         problems.append(f"this node has stopped publishing: {halted}")
+    storage = status.get("storage")
+    if isinstance(storage, dict) and storage.get("ok") is False:
+        problems.append(f"it cannot write to its disk: {storage.get('error') or 'its log has the cause'}")
     for name, least in (("members", limits.min_members), ("ready", limits.min_ready)):
         if least is not None and figures[name] < least:
             what = "alive members" if name == "members" else "ready workers"

@@ -74,7 +74,9 @@ def ask_each(apis: list[Api]) -> list[Holding]:
 
 
 def _of_status(status: Row, asked: str) -> Holding:
-    return Holding(str(status.get("node")), status.get("digest"), keys=status.get("keys"), asked=asked)
+    counts = status.get("counts")
+    keys = counts.get("keys") if isinstance(counts, dict) else None
+    return Holding(str(status.get("node")), status.get("digest"), keys=keys, asked=asked)
 
 
 def ask_one(api: Api) -> list[Holding]:

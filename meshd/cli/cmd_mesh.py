@@ -76,8 +76,8 @@ def status_text(status: Row) -> str:
     pairs: list[tuple[str, object]] = []
     for name, value in _flat("", status):
         shown: object = value
-        if name == "uptime_s" and isinstance(value, int | float):
-            name, shown = "uptime", human.duration(value)
+        if isinstance(value, int | float) and name.endswith(("_s", ".seconds", "_seconds")):
+            name, shown = name.removesuffix("_s"), human.duration(value)
         pairs.append((name, shown))
     return fields(pairs)
 

@@ -195,7 +195,8 @@ def add(session: Session, /, url: str | None, file: Path | None, wait_ready: boo
         session, specs, register, lambda answer: f"{answer['worker_id']}  {answer['url']}  registered"
     )
     if wait_ready:
-        wait_until(session, api, [str(answer["worker_id"]) for answer in answers], "ready")
+        waited_s = wait_until(session, api, [str(answer["worker_id"]) for answer in answers], "ready")
+        _tell(session, f"ready after {human.duration(waited_s)}")
 
 
 @worker.command("set")
@@ -239,7 +240,14 @@ def rm(session: Session, workers: tuple[str, ...], now: bool, wait_gone: bool) -
         session, workers, remove, lambda answer: f"{answer['worker_id']}  {answer['url']}  {word}"
     )
     if wait_gone:
-        wait_until(session, api, [str(answer["worker_id"]) for answer in answers], "gone")
+        waited_s = wait_until(session, api, [str(answer["worker_id"]) for answer in answers], "gone")
+        _tell(session, f"gone after {human.duration(waited_s)}")
+
+
+def _tell(session: Session, line: str) -> None:
+    """A further line of the answer, for people; JSON and YAML hold one document."""
+    if session.for_people:
+        click.echo(line)
 
 
 def _post_each(session: Session, workers: tuple[str, ...], verb: str, done: str) -> None:

@@ -57,15 +57,16 @@ def standing(info: Worker | None, word: str, wanted: str) -> Standing:
     return Standing(word, wanted in ("known", status), is_now)
 
 
-def wait_until(session: Session, api: Api, words: Sequence[str], wanted: str) -> None:
-    """Return once every worker is as wished; raises `TimedOut` naming the others."""
-    _poll(session, api, lambda: [standing(locate(api, word), word, wanted) for word in words], wanted)
+def wait_until(session: Session, api: Api, words: Sequence[str], wanted: str) -> float:
+    """Return the seconds it took once every worker is as wished; raises `TimedOut` naming the others."""
+    return _poll(session, api, lambda: [standing(locate(api, word), word, wanted) for word in words], wanted)
 
 
-def _poll(session: Session, api: Api, judge: Judge, wanted: str) -> None:
+def _poll(session: Session, api: Api, judge: Judge, wanted: str) -> float:
     limit_s = session.wait_s()
     clock = session.clock
-    deadline = clock.monotonic() + limit_s
+    started = clock.monotonic()
+    deadline = started + limit_s
     cost_s = 0.0
     lost: str | None = None
     missing: list[Standing] = []
@@ -80,7 +81,7 @@ def _poll(session: Session, api: Api, judge: Judge, wanted: str) -> None:
         else:
             lost = None
             if not missing:
-                return
+                return round(clock.monotonic() - started, 3)
         cost_s = clock.monotonic() - began
         if clock.monotonic() >= deadline:
             break
@@ -135,18 +136,16 @@ def wait(
             "name WORKERs, or give --all, or --count N", hint="for example: meshctl worker wait --count 4"
         )
     api = session.api()
-    began = session.clock.monotonic()
     if workers:
         words = [check_word(word) for word in workers]
-        wait_until(session, api, words, wanted)
+        took_s = wait_until(session, api, words, wanted)
         what = ", ".join(words)
     else:
 
         def judge() -> list[Standing]:
             return _all_standing(list_workers(api, {"model": model})["workers"], wanted, count, model)
 
-        _poll(session, api, judge, wanted)
+        took_s = _poll(session, api, judge, wanted)
         what = human.count(count, "worker") if count is not None else "every worker"
-    took_s = round(session.clock.monotonic() - began, 3)
     answer = {"state": wanted, "waited_s": took_s}
     session.emit(answer, lambda: f"{what}: {wanted} after {human.duration(took_s)}")

@@ -136,8 +136,13 @@ def _run(settings: Config) -> int:
             raise
         for line in dict.fromkeys(lines):
             click.echo(f"meshd: {line}", err=True)
-        return WRONG_SETTINGS if any(isinstance(cause, ConfigError) for cause in causes) else FAILED
+        return WRONG_SETTINGS if any(_is_setting(cause) for cause in causes) else FAILED
     return 0
+
+
+def _is_setting(cause: BaseException) -> bool:
+    """Whether the configuration itself is at fault, rather than what it met on this machine (a busy port)."""
+    return isinstance(cause, ConfigError) and not isinstance(cause.__cause__, OSError)
 
 
 def _leaves(failure: BaseException) -> Iterator[BaseException]:

@@ -64,6 +64,13 @@ def test_the_socket_of_a_data_directory_comes_before_its_tcp_endpoint(tmp_path: 
     assert found[1].implied_by == f"{tmp_path}/meshd.sock"
 
 
+def test_a_socket_recorded_relative_to_the_daemon_is_found_in_the_directory(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "meshd.sock"))
+        (tmp_path / "endpoints.json").write_text(json.dumps({"socket": "data/meshd.sock"}))
+        assert shown(candidates((), tmp_path, {})) == [f"unix:{tmp_path}/meshd.sock"]
+
+
 @pytest.mark.parametrize("content", ["", "not json", "[]", '{"api": 5}'])
 def test_a_broken_endpoints_file_is_like_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "endpoints.json").write_text(content)

@@ -10,7 +10,7 @@ from tests.support.fake_api import Answer, FakeApi, Request, serving
 
 
 def status(node: str, digest: str) -> dict[str, Any]:
-    return {"node": node, "digest": digest, "keys": 3}
+    return {"node": node, "digest": digest, "counts": {"keys": 3}}
 
 
 def two(daemon: FakeApi, other: FakeApi) -> tuple[str, ...]:

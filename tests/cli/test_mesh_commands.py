@@ -41,8 +41,7 @@ STATUS = {
     "gen": "1.00000000000000bb",
     "uptime_s": 93.2,
     "version": "0.1.0",
-    "members": {"alive": 3},
-    "keys": 12,
+    "counts": {"keys": 12, "members": {"alive": 3}},
     "digest": "0123456789abcdef",
 }
 
@@ -84,8 +83,8 @@ def test_info_shows_identity_uptime_counts_and_digest(daemon: FakeApi, meshctl: 
     lines = {line.split()[0]: line.split()[1] for line in shown.splitlines()}
     assert lines["node"] == "a"
     assert lines["uptime"] == "1m33s"
-    assert lines["keys"] == "12"
-    assert lines["members.alive"] == "3"
+    assert lines["counts.keys"] == "12"
+    assert lines["counts.members.alive"] == "3"
     assert lines["digest"] == "0123456789abcdef"
     assert lines["asked"] == daemon.url
 
@@ -139,7 +138,7 @@ def test_a_command_that_the_daemon_does_not_know_says_so_plainly(meshctl: Meshct
     done = meshctl("forget", "b")
     assert done.exit_code == 1
     assert "has no POST /mesh/forget/b" in done.stderr
-    assert "upgrade meshd" in done.stderr
+    assert "meshctl version" in done.stderr
 
 
 @pytest.mark.req("CTL-2", "CTL-3")

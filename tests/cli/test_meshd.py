@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 import meshd
 from meshd.cli.meshd_main import main
 from meshd.config import Config
-from meshd.errors import DataDirLocked, DataDirMismatch
+from meshd.errors import ConfigError, DataDirLocked, DataDirMismatch
 
 
 def meshd_program(*words: str) -> Result:
@@ -89,6 +89,24 @@ def test_what_stops_the_start_is_one_line_and_exit_code_1(
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert isinstance(done.exception, SystemExit)
+
+
+def test_a_port_that_is_busy_is_no_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_daemon(_config: Config) -> None:
+        raise ConfigError("api.bind", "cannot listen") from OSError(errno.EADDRINUSE, "in use")
+
+    replace_daemon(monkeypatch, run_daemon)
+    assert meshd_program("run", "--node-name", "a").exit_code == 1
+
+
+def test_a_setting_that_only_the_daemon_can_judge_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_daemon(_config: Config) -> None:
+        raise ConfigError("worker[0].cost", "must be a number")
+
+    replace_daemon(monkeypatch, run_daemon)
+    done = meshd_program("run", "--node-name", "a")
+    assert done.exit_code == 2
+    assert "worker[0].cost" in done.stderr
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
