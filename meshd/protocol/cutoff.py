@@ -27,6 +27,15 @@ class CutOff:
         """A member that was alive is silent."""
         self._losses.append((now, name))
 
+    def back(self, name: str) -> None:
+        """A member is alive again: its silence is over, and is not counted together with a later one."""
+        self._losses = deque(loss for loss in self._losses if loss[1] != name)
+
+    def left(self, name: str) -> None:
+        """A member said that it goes: that is no silence, nor is what it was silent before."""
+        self.back(name)
+        self._lost.discard(name)
+
     def update(self, alive: Iterable[str], now: float) -> bool:
         """Judge anew, given the other members that are alive. Returns whether the verdict changed."""
         present = set(alive)

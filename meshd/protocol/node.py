@@ -25,6 +25,7 @@ from meshd.protocol.forgetting import Forgetting
 from meshd.protocol.local_store import LocalStore
 from meshd.protocol.members import (
     ALIVE,
+    LEFT,
     LEFT_FOR_RESTART,
     LEFT_WITHDRAWN,
     SUSPECT,
@@ -365,6 +366,10 @@ class MeshNode:
             return
         if change.previous == ALIVE and change.state == SUSPECT:
             self.cut_off.lost(change.name, self._now)
+        elif change.state == ALIVE:
+            self.cut_off.back(change.name)
+        elif change.state == LEFT:
+            self.cut_off.left(change.name)
         level = "info" if change.state == ALIVE else "warning"
         fields: dict[str, object] = {
             "member": change.name,
