@@ -126,9 +126,11 @@ class Commands:
         health = initial(settings, now) if old is None else _claimed_health(old, settings, now)
         former = self._former(spec.url)
         revision = 1 if former is None else former.revision + 1
+        id = worker_id(core.node, spec.url)
+        api_key = core.publisher.secrets.get(id) if spec.api_key is None else spec.api_key
         new = Worker(
             url=spec.url,
-            id=worker_id(core.node, spec.url),
+            id=id,
             origin="local",
             owner=core.node,
             spec=_without_key(spec),
@@ -137,8 +139,8 @@ class Commands:
             since=old.since if old is not None and old.status == health.status else now,
             revision=revision if old is None else max(revision, old.revision + 1),
             claims=() if old is None else old.claims,
-            api_key=spec.api_key or None,
-            protected=bool(spec.api_key),
+            api_key=api_key or None,
+            protected=bool(api_key),
             load=0 if old is None else old.load,
             checks_passed=0 if old is None else old.checks_passed,
             checks_failed=0 if old is None else old.checks_failed,

@@ -8,6 +8,7 @@ read is shown and counted and stops nothing (SYN-11); imports are never written 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -44,6 +45,8 @@ class ReconcileStats:
     """Keys that all passes looked at."""
     repairs: int = 0
     """Keys at which a pass found something to do that no event had told of."""
+    faults: int = 0
+    """Keys over which the sync itself failed; each is a bug, and logged."""
     last_compared: int = 0
     last_repairs: int = 0
     seconds: float = 0.0
@@ -59,7 +62,7 @@ class Sync:
     def __init__(self, core: Core, now: float) -> None:
         self._core = core
         self._grace_ends = now + core.settings.startup_grace_s
-        self._dirty: dict[str, None] = {}
+        self._dirty: OrderedDict[str, None] = OrderedDict()
         self._sweep: list[str] = []
         """Ids that the reconcile pass has still to look at."""
         self._sweep_store = False
@@ -119,7 +122,8 @@ class Sync:
         """Look at `budget` marked keys at most; return what is left of the budget."""
         while self._dirty and budget > 0:
             budget -= 1
-            self.settle(next(iter(self._dirty)), now)
+            key, _ = self._dirty.popitem(last=False)
+            self._settle_guarded(key, now)
         return budget
 
     def step_sweep(self, now: float, budget: int) -> int:
@@ -127,7 +131,7 @@ class Sync:
         stats = self.stats
         while self._sweep and budget > 0:
             budget -= 1
-            act = self.settle(key_of(self._sweep.pop()), now)
+            act = self._settle_guarded(key_of(self._sweep.pop()), now)
             stats.compared += 1
             stats.last_compared += 1
             if act is not Act.NOTHING:
@@ -169,6 +173,15 @@ class Sync:
         if self.grace_over or self._core.settings.on_start != "withdraw":
             return None
         return self._grace_ends
+
+    def _settle_guarded(self, key: str, now: float) -> Act:
+        """Settle a key; a fault of ours over one record is told, and costs no other worker anything."""
+        try:
+            return self.settle(key, now)
+        except Exception as error:
+            self.stats.faults += 1
+            self._core.notice("error", "worker_sync_fault", {"key": key, "exc_info": error})
+            return Act.NOTHING
 
     # --- one key ------------------------------------------------------------------------------------
 
@@ -223,6 +236,7 @@ class Sync:
 
     def _settle_local(self, worker: Worker, now: float) -> Act:
         core = self._core
+        self.unreadable.pop(worker.key, None)
         stored = core.store.own(worker.key)
         act = decide(
             Facts(
