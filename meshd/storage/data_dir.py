@@ -15,6 +15,8 @@ from meshd.errors import DataDirLocked
 
 LOCK_NAME = "meshd.lock"
 DATABASE_NAME = "meshd.db"
+#: Where a new database is made before it is put in place; left over only by a crash.
+WORKSHOP_NAME = "workshop"
 #: SQLite's companions of the database file; they belong to it and move with it.
 COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 
@@ -85,22 +87,36 @@ def free_name(database: Path, label: str) -> str:
     return f"{database.name}.{label}-{number}"
 
 
-def set_aside(database: Path, label: str = "corrupt") -> list[str]:
-    """Rename a database and its companions to the first free `NAME.LABEL-N`; returns the new names.
+def put_in_place(new: Path, database: Path, label: str) -> list[str]:
+    """Make `new` the database in one step.
 
-    The database goes first: a companion without its database is recognised at the next start
-    (`orphaned_companions`), while a database without its write-ahead log would pass for an older state.
+    The former one and its companions get the first free `NAME.LABEL-N`.
+
+    Returns the new names of the former files. A crash on the way leaves either database in place, and the
+    former one under one of its names. Companions move first: a write-ahead log must never meet another
+    database than its own.
     """
+    kept = []
     free = free_name(database, label)
-    moved = []
-    for suffix in ("", *COMPANION_SUFFIXES):
-        source = database.with_name(database.name + suffix)
-        if source.exists():
-            target = database.with_name(free + suffix)
-            source.rename(target)
-            moved.append(target.name)
+    if database.exists():
+        _second_name(database, database.with_name(free))
+        kept.append(free)
+    for suffix in COMPANION_SUFFIXES:
+        companion = database.with_name(database.name + suffix)
+        if companion.exists():
+            companion.rename(database.with_name(free + suffix))
+            kept.append(free + suffix)
     sync_directory(database.parent)
-    return moved
+    new.replace(database)
+    sync_directory(database.parent)
+    return kept
+
+
+def _second_name(path: Path, name: Path) -> None:
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        path.rename(name)
 
 
 def orphaned_companions(database: Path) -> bool:

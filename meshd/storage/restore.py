@@ -6,7 +6,6 @@ own.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from contextlib import suppress
@@ -16,17 +15,14 @@ from crdt.prefixes import PrefixTable
 from meshd.errors import DataDirMismatch, StorageError
 from meshd.storage.data_dir import (
     DATABASE_NAME,
+    WORKSHOP_NAME,
     DirectoryLock,
-    free_name,
     prepare_directory,
-    set_aside,
-    sync_directory,
+    put_in_place,
 )
-from meshd.storage.snapshot import Snapshot, restored_ops
+from meshd.storage.snapshot import Snapshot, restored_state
 from meshd.storage.sqlite_read import read_offline
-from meshd.storage.sqlite_store import open_sqlite
-
-_WORKSHOP = ".restore"
+from meshd.storage.sqlite_store import rebuild
 
 
 def restore_snapshot(
@@ -46,7 +42,6 @@ def restore_snapshot(
         try:
             return _restore(snapshot, data_dir, prefixes, random_bits, replace)
         finally:
-            shutil.rmtree(data_dir / _WORKSHOP, ignore_errors=True)
             lock.release()
     except OSError as err:
         raise StorageError(
@@ -65,15 +60,12 @@ def _restore(
                 f"{data_dir} holds a store already: restore to an empty directory, "
                 "or ask for it to be replaced"
             )
-    workshop = data_dir / _WORKSHOP
-    shutil.rmtree(workshop, ignore_errors=True)
-    storage = open_sqlite(workshop, "full", snapshot.node, snapshot.cluster)
-    storage.load()
-    storage.write_durably(restored_ops(snapshot, prefixes, random_bits))
-    storage.close()
-    kept = _keep_former(database)
-    os.replace(workshop / DATABASE_NAME, database)
-    sync_directory(data_dir)
+    workshop = data_dir / WORKSHOP_NAME
+    restored = restored_state(snapshot, prefixes, random_bits)
+    rebuild(workshop, snapshot.node, snapshot.cluster, restored)
+    _fold(database)
+    kept = put_in_place(workshop / DATABASE_NAME, database, "before-restore")
+    shutil.rmtree(workshop)
     return kept
 
 
@@ -91,17 +83,10 @@ def _refuse_another_owner(snapshot: Snapshot, data_dir: Path) -> None:
             )
 
 
-def _keep_former(database: Path) -> list[str]:
-    """Give the former database a second name; it keeps its own until it is replaced."""
-    if not database.exists():
-        return set_aside(database, "before-restore")  # companions may lie there alone
-    with suppress(sqlite3.Error):  # a database that cannot be folded keeps its companions below
-        db = sqlite3.connect(database)
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        db.close()
-    if any(database.with_name(database.name + suffix).exists() for suffix in ("-wal", "-journal")):
-        return set_aside(database, "before-restore")
-    kept = free_name(database, "before-restore")
-    os.link(database, database.with_name(kept))
-    sync_directory(database.parent)
-    return [kept]
+def _fold(database: Path) -> None:
+    """Fold the former database's write-ahead log into it, so that it is kept as one file if it can be."""
+    if database.exists():
+        with suppress(sqlite3.Error):  # a damaged one is kept as it is, with its companions
+            db = sqlite3.connect(database)
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            db.close()

@@ -26,7 +26,6 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 from crdt.errors import CorruptLog
 from crdt.lww_map import LwwMap
 from crdt.owner_log import OwnerLog
-from crdt.persist import PutMeta, ReplaceLog, StoreOp
 from crdt.prefixes import PrefixTable
 from crdt.types import VALUE, Entry, LogHead, boot_nonce, format_gen
 from meshd.errors import StorageError
@@ -236,7 +235,7 @@ def _expect(condition: bool, what: str) -> None:
         raise ValueError(f"{what} has another shape than it should")
 
 
-def restored_ops(snapshot: Snapshot, prefixes: PrefixTable, random_bits: int) -> list[StoreOp]:
+def restored_state(snapshot: Snapshot, prefixes: PrefixTable, random_bits: int) -> StoredState:
     """What a disk holds after `snapshot` was restored to it: the node's own log under a new generation.
 
     `random_bits` (63 of them) make the generation unlike any other; the same snapshot restored twice
@@ -254,7 +253,5 @@ def restored_ops(snapshot: Snapshot, prefixes: PrefixTable, random_bits: int) ->
     for owner in state.logs:
         store.forget(owner, snapshot.taken_ms << 16)
     meta = {name: value for name, value in state.meta.items() if not name.startswith(_META_NOT_RESTORED)}
-    meta |= {"node": snapshot.node.encode(), "cluster": snapshot.cluster.encode()}
     meta[_META_COUNTER] = str(counter).encode()
-    ops: list[StoreOp] = [PutMeta(name, value) for name, value in sorted(meta.items())]
-    return [*ops, ReplaceLog(store.own.head(), tuple(store.own.entries.values()))]
+    return StoredState({snapshot.node: store.own}, meta)

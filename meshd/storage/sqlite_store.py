@@ -16,6 +16,7 @@ crash of the process loses nothing); `full` at every transaction. `write_durably
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,11 +27,12 @@ from crdt.types import KEY, Entry, LogHead
 from meshd.errors import DataDirMismatch, StorageError
 from meshd.storage.data_dir import (
     DATABASE_NAME,
+    WORKSHOP_NAME,
     DirectoryLock,
     create_private,
     orphaned_companions,
     prepare_directory,
-    set_aside,
+    put_in_place,
     sync_directory,
 )
 from meshd.storage.interface import StoredState
@@ -59,6 +61,17 @@ _SCHEMA = (
     " UNIQUE(log, key))",
     "CREATE TABLE meta(name TEXT NOT NULL UNIQUE, body BLOB NOT NULL, crc INTEGER NOT NULL)",
 )
+
+
+def rebuild(workshop: Path, node_name: str, cluster: str, keep: StoredState) -> None:
+    """Make a database in the directory `workshop` that holds `keep`, closed and forced to the disk."""
+    shutil.rmtree(workshop, ignore_errors=True)
+    storage = open_sqlite(workshop, "full", node_name, cluster)
+    storage.load()
+    ops: list[StoreOp] = [PutMeta(name, value) for name, value in keep.meta.items()]
+    ops += [ReplaceLog(log.head(), tuple(log.entries.values())) for log in keep.logs.values()]
+    storage.write_durably(ops)
+    storage.close()
 
 
 def open_sqlite(data_dir: Path, durability: str, node_name: str, cluster: str) -> SqliteStorage:
@@ -117,11 +130,15 @@ class SqliteStorage:
         return state
 
     def _load_into(self, state: StoredState) -> None:
+        shutil.rmtree(self._data_dir / WORKSHOP_NAME, ignore_errors=True)  # left over by a crash
         if orphaned_companions(self._path):
-            state.set_aside += set_aside(self._path)
             state.problems.append(f"{self._path} was missing beside its write-ahead log; started empty")
+            self._replace_file(state, StoredState())
+            return
         if create_private(self._path):
             sync_directory(self._data_dir)
+        elif self._path.stat().st_size == 0:
+            state.problems.append(f"the database {self._path} was there and empty; started empty")
         try:
             self._open()
             loaded = read_state(self._connection())
@@ -186,17 +203,14 @@ class SqliteStorage:
         )
 
     def _replace_file(self, state: StoredState, keep: StoredState) -> None:
-        """Move the present file aside and write a new one that holds `keep`."""
+        """Set the present file aside and put one in its place that holds `keep`; a crash loses neither."""
         self._disconnect()
-        state.set_aside += set_aside(self._path)
-        create_private(self._path)
-        sync_directory(self._data_dir)
+        workshop = self._data_dir / WORKSHOP_NAME
+        rebuild(workshop, self._node_name, self._cluster, keep)
+        state.set_aside += put_in_place(workshop / DATABASE_NAME, self._path, "corrupt")
+        shutil.rmtree(workshop)
+        state.meta = {**keep.meta, "node": self._node_name.encode(), "cluster": self._cluster.encode()}
         self._open()
-        self._bind()
-        ops: list[StoreOp] = [PutMeta(name, value) for name, value in keep.meta.items()]
-        ops += [ReplaceLog(log.head(), tuple(log.entries.values())) for log in keep.logs.values()]
-        self.write_durably(ops)
-        state.meta |= {"node": self._node_name.encode(), "cluster": self._cluster.encode()}
 
     def write(self, ops: Sequence[StoreOp]) -> None:
         """Apply all operations as one transaction; raises StorageError and applies none of them."""

@@ -213,7 +213,7 @@ def test_restoring_replaces_a_store_only_when_asked_and_keeps_the_former_one(run
     assert restore_snapshot(snapshot, running, PREFIXES, 2, replace=True)[0] == "meshd.db.before-restore-2"
     assert (running / "meshd.db.before-restore-2").read_bytes() == b"garbage"
     assert read_offline(running).problems == []
-    assert not (running / ".restore").exists()
+    assert not (running / "workshop").exists()
 
 
 @pytest.mark.req("SYN-2", "CRD-8")
