@@ -142,7 +142,7 @@ def _run(settings: Config) -> int:
 
 def _is_setting(cause: BaseException) -> bool:
     """Whether the configuration itself is at fault, rather than what it met on this machine (a busy port)."""
-    return isinstance(cause, ConfigError) and not isinstance(cause.__cause__, OSError)
+    return isinstance(cause, ConfigError) and not isinstance(cause.__context__, OSError)
 
 
 def _leaves(failure: BaseException) -> Iterator[BaseException]:

@@ -93,7 +93,10 @@ def test_what_stops_the_start_is_one_line_and_exit_code_1(
 
 def test_a_port_that_is_busy_is_no_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run_daemon(_config: Config) -> None:
-        raise ConfigError("api.bind", "cannot listen") from OSError(errno.EADDRINUSE, "in use")
+        try:
+            raise OSError(errno.EADDRINUSE, "in use")
+        except OSError:
+            raise ConfigError("api.bind", "cannot listen") from None
 
     replace_daemon(monkeypatch, run_daemon)
     assert meshd_program("run", "--node-name", "a").exit_code == 1
