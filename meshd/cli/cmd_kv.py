@@ -144,6 +144,38 @@ def get(session: Session, key: str, tombstones: bool) -> None:
     online_or(session, lambda api: show(FromApi(api)), show)
 
 
+VECTOR_COLUMNS = (
+    Column("OWNER", field("owner")),
+    Column("GEN", field("gen")),
+    Column("MAX", field("max"), right=True),
+    Column("FLOOR", field("floor"), right=True),
+    Column("HASH", field("hash")),
+    Column("SILENCE", lambda row: human.age(row.get("silence_s")), right=True, optional=True),
+    Column("FENCE", field("fence"), optional=True),
+    Column("KNOWN", field("known"), wide=True),
+)
+
+
+@kv.command()
+@pass_session
+def vector(session: Session) -> None:
+    """Show how far this node holds each owner's log.
+
+    GEN is the owner's life, MAX its newest write, FLOOR the write up to which tombstones are gone.
+    SILENCE is how long nothing was heard of the owner.
+    """
+
+    def show(rows: dict[str, Any]) -> None:
+        listed = [{"owner": owner, **row} for owner, row in rows.items()]
+        session.emit(rows, lambda: render(VECTOR_COLUMNS, listed, wide=session.wide))
+
+    online_or(
+        session,
+        lambda api: show(api.get_object("/mesh/vector")),
+        lambda store: show(store.info()["owners"]),
+    )
+
+
 class KeyMissing(CliError):
     """The store holds nothing under this key."""
 

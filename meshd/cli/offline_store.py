@@ -84,6 +84,7 @@ class OfflineStore:
                     "gen": format_gen(log.gen),
                     "max": log.max,
                     "floor": log.floor,
+                    "hash": reads.digest_text(log.hash),
                     "live": log.live_count,
                     "tombstones": len(log.tombstones),
                 }

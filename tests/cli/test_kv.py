@@ -105,3 +105,14 @@ def test_an_entry_that_does_not_count_says_why(daemon: FakeApi, meshctl: Meshctl
 def test_a_key_that_is_not_there_is_exit_code_1(daemon: FakeApi, meshctl: Meshctl) -> None:
     daemon.on("GET", "/mesh/store/worker:a", Answer({"error": "no entry", "code": "KEY_NOT_FOUND"}, 404))
     assert meshctl("kv", "get", "worker:a").exit_code == 1
+
+
+@pytest.mark.req("CTL-2")
+def test_the_vector_has_a_line_for_each_owner(daemon: FakeApi, meshctl: Meshctl) -> None:
+    row = {"gen": "1.00000000000000aa", "max": 9, "floor": 2, "hash": "00ff", "fence": None, "silence_s": 0.0}
+    daemon.on("GET", "/mesh/vector", {"a": row, "b": {**row, "silence_s": 90.0}})
+    assert [line.split() for line in meshctl("kv", "vector").stdout.splitlines()] == [
+        ["OWNER", "GEN", "MAX", "FLOOR", "HASH", "SILENCE"],
+        ["a", "1.00000000000000aa", "9", "2", "00ff", "now"],
+        ["b", "1.00000000000000aa", "9", "2", "00ff", "1m30s"],
+    ]
