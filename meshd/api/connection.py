@@ -25,7 +25,7 @@ from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from meshd.api import limits
@@ -67,7 +67,12 @@ class ServerConfig(HypercornConfig):
 
 
 class PlainHTTP(H11Protocol):
-    """HTTP/1 and nothing else; faults in it are told as JSON."""
+    """HTTP/1 and nothing else; faults in it are told as JSON.
+
+    An answer's head is held back until its body begins, so that a short answer is one write.
+    """
+
+    _head = b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Speak HTTP/1 whatever upgrade is asked for."""
@@ -95,6 +100,19 @@ class PlainHTTP(H11Protocol):
             )
         )
         self.keep_alive_requests += 1
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self.connection.send(event) or b""
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return
+        if isinstance(event, h11.Response):
+            self._head = data
+            return
+        data, self._head = self._head + data, b""
+        await self.send(RawData(data=data))
 
     async def _send_error_response(self, status_code: int) -> None:
         message = {431: "the request's headers are too large"}.get(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import GaugeMetricFamily
 
 from meshd.api import metrics
-from meshd.protocol import reads
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -28,7 +27,7 @@ def status(api: ApiState) -> dict[str, Any]:
 
     What the node says of itself, with all counts gathered, and the plane's in addition.
     """
-    shown = reads.status(api.daemon.mesh.node, api.now())
+    shown = api.daemon.mesh.node.status(api.now(), api.wall_ms())
     plane = api.daemon.plane
     counts = {name: shown.pop(name) for name in _COUNTS if name in shown}
     counts["members"] = shown.pop("members", {})
@@ -45,12 +44,12 @@ def status(api: ApiState) -> dict[str, Any]:
 
 def members(api: ApiState) -> list[dict[str, Any]]:
     """Return every member, this node first."""
-    return reads.members(api.daemon.mesh.node, api.now(), api.wall_ms())
+    return api.daemon.mesh.node.members(api.now(), api.wall_ms())
 
 
 def vector(api: ApiState) -> dict[str, Any]:
     """Return gen, max and floor per owner."""
-    return reads.vector(api.daemon.mesh.node)
+    return api.daemon.mesh.node.vector()
 
 
 def store_page(
@@ -61,19 +60,19 @@ def store_page(
     The entries of one key are never torn apart, so a page may hold somewhat less or more than `limit`.
     """
     node, wall_ms = api.daemon.mesh.node, api.wall_ms()
-    found = reads.entries(node, wall_ms, prefix, tombstones, limit + 1, after)
+    found = node.store_entries(prefix, tombstones, limit + 1, after, wall_ms)
     if len(found) <= limit:
         return found, None
     cut = found[limit]["key"]
     page = [row for row in found if row["key"] != cut]
     if page:
         return page, page[-1]["key"]
-    return reads.key_entries(node, wall_ms, cut), cut
+    return node.store_entry(cut, wall_ms), cut
 
 
 def store_key(api: ApiState, key: str) -> list[dict[str, Any]]:
     """Return every entry of one key, the one that counts first."""
-    return reads.key_entries(api.daemon.mesh.node, api.wall_ms(), key)
+    return api.daemon.mesh.node.store_entry(key, api.wall_ms())
 
 
 def capacity(api: ApiState, model: str | None) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def convergence(api: ApiState) -> dict[str, Any]:
 
     `converged` is yes only if every member that lives is known to lack nothing that this node holds.
     """
-    own = reads.status(api.daemon.mesh.node, api.now())
+    own = api.daemon.mesh.node.status(api.now(), api.wall_ms())
     nodes = []
     for member in members(api):
         lag = member["lag"]

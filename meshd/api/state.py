@@ -102,7 +102,7 @@ class ApiState:
 
     def worker_info(self, worker: Worker) -> dict[str, Any]:
         """Return a worker as the API shows it."""
-        return worker_info(worker, self.clock, self._owner_down)
+        return worker_info(worker, self.clock.offset(), self._owner_down)
 
     def _owner_down(self, owner: str) -> bool:
         return owner_is_down(self.daemon.mesh.node.owner_state(owner))

@@ -19,25 +19,40 @@ if TYPE_CHECKING:
     from meshd.workers.worker import Worker
 
 
+_STEP_S = 0.05
+
+
 class Clock:
-    """The two clocks of a daemon: monotonic seconds for everything, Unix time for people."""
+    """The two clocks of a daemon: monotonic seconds for everything, Unix time for people.
+
+    Their offset is kept until it has moved noticeably, so that the same instant is always shown the same.
+    """
 
     def __init__(self, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
         self.monotonic = monotonic
         self.wall = wall
+        self._offset = wall() - monotonic()
 
-    def rfc3339(self, at: float) -> str:
-        """Return the time of day of a monotonic instant, in UTC to the millisecond."""
-        when = datetime.fromtimestamp(self.wall() - (self.monotonic() - at), UTC)
-        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def offset(self) -> float:
+        """Return what to add to a monotonic instant for its Unix time, as of now."""
+        now = self.wall() - self.monotonic()
+        if abs(now - self._offset) > _STEP_S:
+            self._offset = now
+        return self._offset
+
+
+def rfc3339(unix_s: float) -> str:
+    """Return a Unix time as people and programs read it, in UTC to the millisecond."""
+    when = datetime.fromtimestamp(unix_s, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 OwnerDown = Callable[[str], bool]
 """Tells whether the owner of this name no longer speaks for its workers."""
 
 
-def worker_info(worker: Worker, clock: Clock, owner_down: OwnerDown) -> dict[str, Any]:
-    """Return a worker as a plain dict in the shape of `schemas.WorkerInfo`."""
+def worker_info(worker: Worker, offset: float, owner_down: OwnerDown) -> dict[str, Any]:
+    """Return a worker as a plain dict in the shape of `schemas.WorkerInfo`; `offset` is that of `Clock`."""
     info = spec_to_plain(worker.spec)
     models = worker.spec.models
     # After the spec, so that a field kept from a newer version never hides one of ours.
@@ -49,7 +64,7 @@ def worker_info(worker: Worker, clock: Clock, owner_down: OwnerDown) -> dict[str
     info["origin"] = worker.origin
     info["owner"] = worker.owner
     info["revision"] = worker.revision
-    info["since"] = clock.rfc3339(worker.since)
+    info["since"] = rfc3339(worker.since + offset)
     info["last_error"] = worker.health.last_error
     info["claims"] = _claims(worker, owner_down)
     return info
@@ -70,4 +85,5 @@ def _claims(worker: Worker, owner_down: OwnerDown) -> list[dict[str, Any]]:
 
 def encode_workers(workers: Sequence[Worker], clock: Clock, owner_down: OwnerDown) -> bytes:
     """Return the JSON list of some workers."""
-    return encoder.encode([worker_info(worker, clock, owner_down) for worker in workers])
+    offset = clock.offset()
+    return encoder.encode([worker_info(worker, offset, owner_down) for worker in workers])

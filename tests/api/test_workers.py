@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.api.worker_json import Clock, rfc3339
 from meshd.workers.record import worker_id
 from tests.support.api_daemon import Caller, FakeDaemon
 
@@ -281,3 +282,15 @@ async def test_a_long_listing_is_written_in_pieces_and_is_whole(daemon: FakeDaem
     assert body["total"] == 450
     head = (await api.call("HEAD", "/workers")).expect(200)
     assert head.headers["content-type"] == "application/json"
+
+
+@pytest.mark.req("LIF-8")
+def test_an_instant_is_shown_the_same_until_the_clock_is_set() -> None:
+    now = {"monotonic": 100.0, "wall": 1_700_000_000.0}
+    clock = Clock(lambda: now["monotonic"], lambda: now["wall"])
+    shown = rfc3339(90.0 + clock.offset())
+    assert shown == "2023-11-14T22:13:10.000Z"
+    now["wall"] += 0.0009
+    assert rfc3339(90.0 + clock.offset()) == shown
+    now["wall"] += 3600
+    assert rfc3339(90.0 + clock.offset()) == "2023-11-14T23:13:10.000Z"

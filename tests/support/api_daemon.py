@@ -103,7 +103,7 @@ class FakeDaemon:
         self.mesh = FakeMesh(
             MeshNode(NodeSettings(node), PREFIXES, rng, 0.0, lambda: int(WALL_S * 1000), {}, {})
         )
-        self.plane = WorkerPlane(PlaneSettings(publish_loopback=True), self.mesh.node, rng, 0.0)
+        self.plane = WorkerPlane(PlaneSettings(publish_loopback=True), self.mesh.node.store, rng, 0.0)
         self.mesh.plane = self.plane
         self.capacity = CapacityTracker(self.plane.events, lambda: self.plane.registry, CapacitySettings())
         self.log_control = FakeLogControl()
