@@ -13,12 +13,16 @@ from enum import Enum
 from typing import NamedTuple
 
 from crdt.errors import IllegalDelta
-from crdt.owner_log import OwnerLog
+from crdt.owner_log import OwnerLog, lineage_covers
 from crdt.types import KEY, NO_GEN, SEQ, Entry, Gen, Have, LogHead
 
 
 class Transfer(NamedTuple):
-    """A cut of one log. `full`: the whole log, to be swapped in; else the entries above `start`."""
+    """A cut of one log. `full`: the whole log, to be swapped in; else the entries above `start`.
+
+    The lineage is left out of the head where the entries themselves only make sense to a replica of that gen
+    (not full, `start` below `max`).
+    """
 
     head: LogHead
     start: int
@@ -45,7 +49,15 @@ def lacking(log: OwnerLog, have: Have) -> Transfer | None:
     if step is None:
         return None
     start, full = step
-    return Transfer(log.head(), start, full, tuple(log.entries.values() if full else log.since(start)))
+    head = log.head()
+    if not full and start < head.max:
+        head = head._replace(lineage=())  # a replica of this very gen has it
+    return Transfer(head, start, full, cut(log, start, full))
+
+
+def cut(log: OwnerLog, start: int, full: bool) -> tuple[Entry, ...]:
+    """The log's entries at this moment: all of them, or those above `start`."""
+    return tuple(log.entries.values() if full else log.since(start))
 
 
 def lacks(log: OwnerLog, have: Have) -> bool:
@@ -54,7 +66,7 @@ def lacks(log: OwnerLog, have: Have) -> bool:
 
 
 def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
-    if have.gen > log.gen or log.gen[0] <= have.fence:
+    if have.gen > log.gen or is_fenced(log.gen, have.fence):
         return None
     if have.gen < log.gen:
         takes = have.gen == NO_GEN or log.covers(have.gen, have.max)
@@ -65,47 +77,66 @@ def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
         if have.hash != log.hash:
             return (0, True) if log.hash > have.hash else None
         return (log.max, False) if log.floor > have.floor else None
-    return (have.max, False) if log.floor <= have.max else (0, True)
+    return (have.max, False) if floor_was_seen(have.max, log.floor) else (0, True)
 
 
-def head_covers(head: LogHead, gen: Gen, seq: int) -> bool:
-    """Whether the head's gen has taken on everything up to `seq` of `gen`."""
-    if gen == head.gen:
-        return seq <= head.max
-    return any((counter, nonce) == gen and seq <= taken for counter, nonce, taken in head.lineage)
+def is_fenced(gen: Gen, fence: int) -> bool:
+    """Whether a replica that forgot the owner at counter `fence` refuses this gen, whatever its nonce."""
+    return gen[0] <= fence
 
 
 def judge(log: OwnerLog | None, fence: int, head: LogHead, start: int, full: bool) -> Verdict:
     """What to do with a transfer, from its head alone. APPLIED and SWAPPED mean: may be, once complete."""
-    if head.gen[0] <= fence:
+    if is_fenced(head.gen, fence):
         return Verdict.FENCED
     if log is None:
         return Verdict.SWAPPED if full else Verdict.GAP
-    if head.gen < log.gen:
+    if is_older(head, log):
         return Verdict.STALE
-    if head.gen > log.gen:
-        if not _lineage_holds(head, log):
+    if head.gen != log.gen:
+        if not full and start < head.max:
+            return Verdict.GAP  # a delta within a gen that is not held: it comes without its lineage
+        if not lineage_holds(head, log):
             return Verdict.UNCOVERED
         return Verdict.SWAPPED if full else Verdict.GAP
-    if head.max < log.max:
-        return Verdict.STALE
     if head.max == log.max:
-        if head.hash == log.hash:
+        if same_content(head, log):
             return Verdict.APPLIED if head.floor > log.floor else Verdict.STALE
         return Verdict.SWAPPED if full and head.hash > log.hash else Verdict.CONFLICT
     if full:
         return Verdict.SWAPPED
-    return Verdict.APPLIED if _connects(log, head, start) else Verdict.GAP
+    return Verdict.APPLIED if connects(log.max, start, head.floor) else Verdict.GAP
 
 
-def _lineage_holds(head: LogHead, log: OwnerLog) -> bool:
+def is_older(head: LogHead, log: OwnerLog) -> bool:
+    """Whether a transfer stands below what is held: `(gen, max)` never goes back."""
+    return (head.gen, head.max) < (log.gen, log.max)
+
+
+def lineage_holds(head: LogHead, log: OwnerLog) -> bool:
     """Whether swapping to a new gen loses nothing that is held: the owner took on all of it."""
-    return head_covers(head, log.gen, log.max)
+    lineage = {(counter, nonce): seq for counter, nonce, seq in head.lineage}
+    return lineage_covers(lineage, log.gen, log.max)
 
 
-def _connects(log: OwnerLog, head: LogHead, start: int) -> bool:
-    """Whether a delta continues what is held: no gap, and no tombstone collected that was not seen."""
-    return start <= log.max and head.floor <= log.max
+def connects(held: int, start: int, floor: int) -> bool:
+    """Whether a delta continues a replica that holds everything up to seq `held`."""
+    return leaves_no_gap(held, start) and floor_was_seen(held, floor)
+
+
+def leaves_no_gap(held: int, start: int) -> bool:
+    """Whether a delta's entries begin no later than what is held ends."""
+    return start <= held
+
+
+def floor_was_seen(held: int, floor: int) -> bool:
+    """Whether every tombstone that the owner collected had been seen: else a full copy is needed."""
+    return floor <= held
+
+
+def same_content(head: LogHead, log: OwnerLog) -> bool:
+    """Whether a log at the same (gen, max) is the same log: if not, a seq was used twice."""
+    return head.hash == log.hash
 
 
 def check_cut(head: LogHead, start: int, entries: tuple[Entry, ...]) -> None:

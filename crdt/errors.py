@@ -3,6 +3,7 @@
 MapError
 ├── LimitExceeded   a local write is over a bound; names the field, the bound and the size
 ├── UnknownPrefix   a local write to a key outside the prefix table
+├── IllegalKey      a local write to a key that no wire and no disk could carry
 ├── CorruptLog      stored or received entries do not add up to their head
 └── IllegalDelta    a transfer that breaks the protocol (bad order, seq outside its range)
 """
@@ -22,6 +23,7 @@ class LimitExceeded(MapError):
         self.field = field
         self.limit = limit
         self.actual = actual
+        self.unit = unit
 
 
 class UnknownPrefix(MapError):
@@ -29,6 +31,14 @@ class UnknownPrefix(MapError):
 
     def __init__(self, key: str, prefixes: tuple[str, ...]) -> None:
         super().__init__(f"key {key!r} has no registered prefix; known are: {', '.join(prefixes)}")
+        self.field = "key"
+
+
+class IllegalKey(MapError):
+    """A local write to a key with lone surrogates, which are no text. Nothing was stored."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"key {key!r} is not valid Unicode text")
         self.field = "key"
 
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crdt.delta import Transfer, Verdict, check_cut, judge, lacking, lacks
-from crdt.errors import LimitExceeded
+from crdt.errors import IllegalKey, LimitExceeded
 from crdt.merge import absorb, next_gen
 from crdt.owner_log import OwnerLog
-from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, ReplaceLog, StoreOp
+from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, PutMeta, ReplaceLog, StoreOp
 from crdt.prefixes import VERSION_LIMIT, Envelope, Prefix, PrefixTable, Rule, seal, unseal
 from crdt.types import (
     COUNTER_LIMIT,
@@ -35,15 +35,19 @@ from crdt.view import View, Visible
 
 REMOVED_LIMIT = 100_000
 """Own removals remembered beyond their tombstones; over it the oldest are forgotten first."""
+META_REMOVED = "removed:"
+"""Name under which an own removal is stored, followed by its key; the value is its dot."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on local writes (bytes, bytes, visible keys) and on what one owner may fill here (entries)."""
+    """Bounds on local writes (bytes, bytes, visible keys; multi-writer keys that this node ever wrote) and
+    on what one owner may fill here (entries)."""
 
     max_key_bytes: int = 512
     max_value_bytes: int = 262_144
     max_keys: int = 1_000_000
+    max_shared_keys: int = 10_000
     max_entries_per_owner: int = 2_000_000
 
 
@@ -76,8 +80,8 @@ class LwwMap:
         """Owner -> greatest gen heard of, held here or not; passed on until the owner exceeds it."""
         self.removed: dict[str, Dot] = {}
         """Own removals, key -> dot, remembered beyond their tombstones; oldest first."""
-        self.fresh_nonces: frozenset[int] = frozenset()
-        """Boot nonces of this life and of those before it that met no peer since."""
+        self.line: frozenset[int] = frozenset()
+        """Boot nonces of this life and of those before it on this disk: each found what the last one left."""
         self.view = View(prefixes, self.logs)
         for owner, log in self.logs.items():
             self.view.refresh(owner, list(log.entries))
@@ -129,33 +133,44 @@ class LwwMap:
         log = self.logs.get(owner)
         return log is not None and lacks(log, have)
 
-    def is_fresh(self, dot: Dot) -> bool:
-        """Whether a write was made in a life that has met no peer before making it."""
-        return dot[1] in self.fresh_nonces
+    def in_line(self, dot: Dot) -> bool:
+        """Whether a write was made in this life, or in one of those whose disk it found."""
+        return dot[1] in self.line
 
     # -- own log ---------------------------------------------------------------------------------
 
     def start_life(self, gen: Gen) -> Change:
         """Begin a life under `gen`: republish what the disk held of the own log."""
         log = self.logs.get(self.node)
-        self.fresh_nonces |= {gen[1]}
-        return self._own_swapped(OwnerLog(self.node, gen) if log is None else next_gen(log, gen, _never))
+        self.line |= {gen[1]}
+        return self._own_swapped(OwnerLog(self.node, gen) if log is None else next_gen(log, gen))
 
     def bump(self, gen: Gen) -> Change:
         """Move the own log to a greater gen, because something at or above the present one was met."""
-        return self._own_swapped(next_gen(self.own, gen, self.is_fresh))
+        return self._own_swapped(next_gen(self.own, gen))
 
     def absorb_own(self, copy: OwnerLog, gen: Gen) -> Change:
         """Take back a copy of the own log that the present lineage does not cover, under a new gen."""
-        return self._own_swapped(absorb(self.own, copy, gen, self.removed, self.is_fresh))
+        return self._own_swapped(absorb(self.own, copy, gen, self.removed, self.in_line, self._stamp_of))
+
+    def _stamp_of(self, entry: Entry) -> tuple[int, str] | None:
+        prefix, value = self.prefixes.of(entry[KEY]), entry[VALUE]
+        if prefix is None or prefix.rule is not Rule.MULTI_WRITER:
+            return None
+        envelope = None if value is None else unseal(value)
+        return (0, "") if envelope is None else (envelope.version, envelope.writer)
 
     def _own_swapped(self, log: OwnerLog) -> Change:
         if log.gen[0] >= COUNTER_LIMIT:
             raise LimitExceeded("gen counter", COUNTER_LIMIT, log.gen[0], "generations")
-        for key, dot in list(self.removed.items()):
-            if self.is_fresh(dot):
-                self.removed[key] = (*log.gen, 0)
-        return self._swap(log)
+        change = self._swap(log)
+        back = [key for key in self.removed if key in log.entries and log.entries[key][VALUE] is not None]
+        return Change(change.verdict, change.keys, (*change.ops, *self.let_go_of_removals(back)))
+
+    def let_go_of_removals(self, keys: Iterable[str]) -> tuple[StoreOp, ...]:
+        """Forget that these keys were removed; returns what must be stored."""
+        gone = [key for key in keys if self.removed.pop(key, None) is not None]
+        return tuple(PutMeta(META_REMOVED + key, None) for key in gone)
 
     def put(self, key: str, value: bytes, hlc: int) -> Change:
         """Write a value as this node. Raises LimitExceeded or UnknownPrefix, having stored nothing."""
@@ -165,9 +180,10 @@ class LwwMap:
         if key not in self.view.winners and len(self.view.winners) >= self.limits.max_keys:
             raise LimitExceeded("store", self.limits.max_keys, len(self.view.winners) + 1, "keys")
         if prefix.rule is Rule.MULTI_WRITER:
+            self._check_shared_keys(key)
             value = seal(Envelope(self._next_version(key), self.node, value))
-        self.removed.pop(key, None)
-        return self._append(key, value, hlc)
+        change = self._append(key, value, hlc)
+        return Change(change.verdict, change.keys, (*change.ops, *self.let_go_of_removals((key,))))
 
     def delete(self, key: str, hlc: int) -> Change:
         """Remove a key as this node. For a single-writer key without an own value this changes nothing."""
@@ -180,21 +196,33 @@ class LwwMap:
         if present is None or present[VALUE] is None:
             return Change(Verdict.STALE)
         change = self._append(key, None, hlc)
+        dot = dot_of(self.own.entries[key], self.own.gen)
         self.removed.pop(key, None)
-        self.removed[key] = dot_of(self.own.entries[key], self.own.gen)
-        while len(self.removed) > REMOVED_LIMIT:
-            del self.removed[next(iter(self.removed))]
-        return change
+        self.removed[key] = dot
+        stored = PutMeta(META_REMOVED + key, " ".join(map(str, dot)).encode())
+        over = list(self.removed)[: max(0, len(self.removed) - REMOVED_LIMIT)]
+        return Change(change.verdict, change.keys, (*change.ops, stored, *self.let_go_of_removals(over)))
 
     def collect_own(self, floor: int) -> Change:
         """Drop own tombstones up to seq `floor`."""
         return self._collect(self.own, floor)
 
     def _checked(self, key: str) -> Prefix:
-        size = len(key.encode("utf-8", "surrogatepass"))
+        try:
+            size = len(key.encode())
+        except UnicodeEncodeError as error:
+            raise IllegalKey(key) from error
         if size > self.limits.max_key_bytes:
             raise LimitExceeded("key", self.limits.max_key_bytes, size)
         return self.prefixes.require(key)
+
+    def _check_shared_keys(self, key: str) -> None:
+        """Entries of multi-writer keys are never collected, not even removals: so their number is bounded."""
+        own = self.own.entries
+        if key not in own:
+            count = 1 + sum(self._stamp_of(entry) is not None for entry in own.values())
+            if count > self.limits.max_shared_keys:
+                raise LimitExceeded("shared keys", self.limits.max_shared_keys, count, "keys")
 
     def _next_version(self, key: str) -> int:
         versions = [0]
@@ -315,7 +343,3 @@ class LwwMap:
             if envelope is not None and envelope[:2] >= mine[:2]:
                 return False
         return True
-
-
-def _never(dot: Dot) -> bool:
-    return False

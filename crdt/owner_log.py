@@ -14,16 +14,17 @@ from collections.abc import Iterable
 
 from crdt.errors import CorruptLog, IllegalDelta
 from crdt.hashing import MASK, log_leaf
-from crdt.types import KEY, SEQ, VALUE, Dot, Entry, Gen, LogHead
+from crdt.types import FENCE_NONCE, KEY, NO_GEN, SEQ, VALUE, Dot, Entry, Gen, LogHead
 
-LINEAGE_LIMIT = 1024
-"""Former gens remembered per log. A copy from before the oldest is taken for unknown, and merged anew."""
+LINEAGE_LIMIT = 256
+"""Former gens remembered one by one. All older ones become one row, and count as taken on in full."""
 
 
 class OwnerLog:
     """The log of `owner` at `(gen, max)`, either the owner's own or a replica of it."""
 
     __slots__ = (
+        "_lineage_rows",
         "base",
         "entries",
         "floor",
@@ -47,6 +48,7 @@ class OwnerLog:
         self.entries: OrderedDict[str, Entry] = OrderedDict()
         self.tombstones: OrderedDict[str, None] = OrderedDict()
         self.signature: bytes | None = None
+        self._lineage_rows: tuple[dict[Gen, int], tuple[tuple[int, int, int], ...]] | None = None
 
     @classmethod
     def restore(cls, head: LogHead, entries: Iterable[Entry]) -> OwnerLog:
@@ -68,9 +70,12 @@ class OwnerLog:
 
     def head(self) -> LogHead:
         """Everything but the entries."""
-        lineage = tuple((gen[0], gen[1], seq) for gen, seq in self.lineage.items())
+        known = self._lineage_rows  # a gen's lineage never changes, and every write asks for the head
+        if known is None or known[0] is not self.lineage:
+            rows = tuple((gen[0], gen[1], seq) for gen, seq in self.lineage.items())
+            known = self._lineage_rows = (self.lineage, rows)
         return LogHead(
-            self.owner, self.gen, self.base, self.max, self.floor, self.hash, lineage, self.signature
+            self.owner, self.gen, self.base, self.max, self.floor, self.hash, known[1], self.signature
         )
 
     @property
@@ -161,17 +166,32 @@ class OwnerLog:
 
         A gen that is not listed is not covered, not even at seq 0.
         """
-        if gen == self.gen:
-            return seq <= self.max
-        taken = self.lineage.get(gen)
-        return taken is not None and seq <= taken
+        return seq <= self.max if gen == self.gen else lineage_covers(self.lineage, gen, seq)
 
     def knows(self, dot: Dot) -> bool:
         """Whether the write behind `dot` was taken on, whatever became of it since."""
         return self.covers((dot[0], dot[1]), dot[2])
 
 
+def lineage_covers(lineage: dict[Gen, int], gen: Gen, seq: int) -> bool:
+    """Whether everything up to `seq` of a former `gen` was taken on."""
+    taken = lineage.get(gen)
+    if taken is not None:
+        return seq <= taken
+    oldest = next(iter(lineage), NO_GEN)
+    return oldest[1] == FENCE_NONCE and gen[0] <= oldest[0]
+
+
 def trimmed_lineage(lineage: dict[Gen, int]) -> dict[Gen, int]:
-    """At most LINEAGE_LIMIT gens, the greatest ones, in rising order."""
-    gens = sorted(lineage)[-LINEAGE_LIMIT:]
-    return {gen: lineage[gen] for gen in gens}
+    """At most LINEAGE_LIMIT gens, the greatest ones, in rising order, and a row for all those before them.
+
+    That row, (counter, FENCE_NONCE), comes first and covers every gen up to its counter that has no row of
+    its own. So a copy from so long ago yields to the owner: it can bring back nothing that was removed since.
+    """
+    gens = sorted(lineage)
+    kept, dropped = gens[-LINEAGE_LIMIT:], gens[:-LINEAGE_LIMIT]
+    horizon = max((gen for gen in gens if gen[1] == FENCE_NONCE), default=None)
+    if dropped:
+        horizon = max(horizon or NO_GEN, (dropped[-1][0], FENCE_NONCE))
+    rows = {} if horizon is None else {horizon: 0}
+    return rows | {gen: lineage[gen] for gen in kept if gen[1] != FENCE_NONCE}

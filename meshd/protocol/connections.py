@@ -243,7 +243,6 @@ class Connections:
         if beat.peers is not None:
             session.peers = frozenset(beat.peers)
             session.peers_known = True
-        self._ownership.met_peers()
         for vector_row in beat.rows:
             if vector_row.owner == self._settings.node:
                 self._ownership.heard(vector_row.have, now)

@@ -6,17 +6,14 @@ which is longer than their tombstones live.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 
-from crdt.errors import LimitExceeded
-from crdt.lww_map import Change, LwwMap
+from crdt.errors import IllegalKey, LimitExceeded
+from crdt.lww_map import META_REMOVED, Change, LwwMap
 from crdt.persist import PutMeta, StoreOp
-from crdt.types import VALUE, Dot, dot_of
-from meshd.errors import StoreFull, TooLarge
+from crdt.types import VALUE, dot_of
+from meshd.errors import BadRequest, StoreFull, TooLarge
 from meshd.workers.store_view import StoreEntry
-
-META_REMOVED = "removed:"
 
 
 class LocalStore:
@@ -50,9 +47,8 @@ class LocalStore:
             words = meta.pop(name).split()
             if len(words) == 3 and all(word.isdigit() for word in words):
                 store.removed[name[len(META_REMOVED) :]] = (int(words[0]), int(words[1]), int(words[2]))
-        self._removed_at: deque[tuple[float, str, Dot]] = deque(
-            (now, key, dot) for key, dot in store.removed.items()
-        )
+        self._removed_at: dict[str, float] = dict.fromkeys(store.removed, now)
+        """When each removal began to be remembered in this life; oldest first."""
 
     @property
     def node_name(self) -> str:
@@ -86,28 +82,28 @@ class LocalStore:
         return self._map.visible_keys(prefix)
 
     def put(self, key: str, value: bytes) -> None:
-        """Write a value as this node. Raises TooLarge or StoreFull, having stored nothing."""
-        was_removed = key in self._map.removed
-        try:
-            change = self._map.put(key, value, self._stamp())
-        except LimitExceeded as error:
-            if error.field == "store":
-                raise StoreFull(f"{error}; raise store.max_keys, or remove workers") from error
-            raise TooLarge(str(error), field=error.field) from error
-        ops = (*change.ops, PutMeta(META_REMOVED + key, None)) if was_removed else change.ops
-        self._written(Change(change.verdict, change.keys, ops))
+        """Write a value as this node. Raises TooLarge, StoreFull or BadRequest, having stored nothing."""
+        self._write(lambda: self._map.put(key, value, self._stamp()))
 
     def delete(self, key: str) -> None:
-        """Remove `key` as this node; without an own value there is nothing to do."""
-        change = self._map.delete(key, self._stamp())
-        if not change.ops:
-            return
-        dot = self._map.removed.get(key)
-        ops: tuple[StoreOp, ...] = change.ops
-        if dot is not None:
-            self._removed_at.append((self._now, key, dot))
-            ops = (*ops, _removed_op(key, dot))
-        self._written(Change(change.verdict, change.keys, ops))
+        """Remove `key` as this node; without an own value there is nothing to do. Raises as `put`."""
+        if self._write(lambda: self._map.delete(key, self._stamp())) and key in self._map.removed:
+            self._removed_at.pop(key, None)
+            self._removed_at[key] = self._now
+
+    def _write(self, write: Callable[[], Change]) -> bool:
+        try:
+            change = write()
+        except LimitExceeded as error:
+            if error.unit == "keys":
+                hint = "; raise store.max_keys, or remove workers" if error.field == "store" else ""
+                raise StoreFull(f"{error}{hint}") from error
+            raise TooLarge(str(error), field=error.field) from error
+        except IllegalKey as error:
+            raise BadRequest(str(error), field=error.field) from error
+        if change.ops:
+            self._written(change)
+        return bool(change.ops)
 
     def put_meta(self, name: str, value: bytes | None) -> None:
         """Keep a private fact of this node on its disk; None forgets it."""
@@ -121,23 +117,16 @@ class LocalStore:
         """Private facts whose name starts with `prefix`."""
         return [(name, value) for name, value in self._meta.items() if name.startswith(prefix)]
 
-    def redotted(self) -> tuple[StoreOp, ...]:
-        """What to store of the removals that a new gen of the own log took for its own."""
-        return tuple(_removed_op(key, dot) for key, dot in self._map.removed.items() if dot[2] == 0)
-
     def age_removals(self, now: float, keep_s: float) -> None:
         """Let go of removals that no copy can outlive any more."""
         self._now = now
-        ops: list[StoreOp] = []
-        while self._removed_at and now - self._removed_at[0][0] >= keep_s:
-            _, key, dot = self._removed_at.popleft()
-            present = self._map.removed.get(key)
-            if present is not None and (present == dot or present[2] == 0):
-                del self._map.removed[key]
-                ops.append(PutMeta(META_REMOVED + key, None))
+        due: list[str] = []
+        for key, since in self._removed_at.items():
+            if now - since < keep_s:
+                break
+            due.append(key)
+        for key in due:
+            del self._removed_at[key]
+        ops = self._map.let_go_of_removals(due)
         if ops:
-            self._persist(tuple(ops))
-
-
-def _removed_op(key: str, dot: Dot) -> PutMeta:
-    return PutMeta(META_REMOVED + key, " ".join(map(str, dot)).encode())
+            self._persist(ops)

@@ -32,7 +32,7 @@ from meshd.protocol.members import (
     Members,
     StateChange,
 )
-from meshd.protocol.ownership import META_COUNTER, META_FRESH, Ownership
+from meshd.protocol.ownership import META_COUNTER, META_LINE, Ownership
 from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Session
 from meshd.protocol.settings import NodeSettings
@@ -96,14 +96,14 @@ class MeshNode:
         self.put, self.delete = self.store.put, self.store.delete
         self.visible, self.visible_keys = self.store.visible, self.store.visible_keys
         self._offers: dict[str, float] = {}
-        fresh = frozenset(int(word) for word in meta.get(META_FRESH, b"").split() if word.isdigit())
+        line = frozenset(int(word) for word in meta.get(META_LINE, b"").split() if word.isdigit())
         self.forgetting = Forgetting(
             self.map, settings.forget_after_s, settings.fence_keep_s, meta, self._changed, now
         )
         self.ownership = Ownership(
             self.map,
             _int(meta.get(META_COUNTER)),
-            fresh,
+            line,
             settings.tombstone_grace_s,
             rng,
             self._own_moved,
@@ -352,11 +352,9 @@ class MeshNode:
         self.replicator.log_changed(self.settings.node)
 
     def _own_moved(self, change: Change) -> None:
-        moved = self.store.redotted()
         starting = not self._ready
-        ops = (*change.ops, *moved)
-        if ops:
-            self._emit(Persist(ops, durable=starting))
+        if change.ops:
+            self._emit(Persist(change.ops, durable=starting))
         if not starting:
             self._keys_changed(change.keys)
             self.replicator.log_changed(self.settings.node)

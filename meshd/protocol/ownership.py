@@ -1,6 +1,7 @@
 """This node's own log through its lives: which gen it writes under, when it must move on, what it takes back.
 
-- A life starts under a counter above every one that its disk knows, with a boot nonce of its own.
+- A life starts under a counter above every one that its disk knows, with a boot nonce of its own. The
+  nonces of the lives that led to this one stay on the disk: they tell the writes of this line from others.
 - Meeting its own name under a gen at or above its own (a lost disk, a restored backup, another process, a
   fence) it moves above that gen. Moves are rate-limited.
 - A copy of its log that its lineage does not cover is merged in, under a new gen.
@@ -14,11 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from crdt.delta import Verdict
 from crdt.lww_map import Change, LwwMap
 from crdt.owner_log import OwnerLog
 from crdt.persist import PutMeta
-from crdt.types import FENCE_NONCE, NO_GEN, Gen, Have, boot_nonce, format_gen
+from crdt.types import COUNTER_LIMIT, FENCE_NONCE, NO_GEN, Gen, Have, boot_nonce, format_gen
 from meshd.protocol.effects import Notice
 
 if TYPE_CHECKING:
@@ -29,9 +29,12 @@ BUMP_WINDOW_S = 10.0
 """At most BURST_BUMPS new gens within this long; a further one waits."""
 FORCED_LIMIT = 3
 """So many moves forced by one foreign life mean that it is another process under this name."""
+COUNTER_CEILING = COUNTER_LIMIT - 2**20
+"""No life comes near this by itself: whoever speaks of such a gen is broken, and is not followed."""
 META_COUNTER = "gen_counter"
-META_FRESH = "fresh_nonces"
-MAX_FRESH = 64
+META_LINE = "lives"
+MAX_LINE = 64
+"""Former lives of this line that are remembered, so that their writes win over those of dead branches."""
 COLLECT_STEPS = 8
 """Tombstones go at most a grace / COLLECT_STEPS after their time."""
 
@@ -43,7 +46,7 @@ class Ownership:
         self,
         store: LwwMap,
         disk_counter: int,
-        fresh: frozenset[int],
+        line: frozenset[int],
         tombstone_grace_s: float,
         rng: random.Random,
         changed: Callable[[Change], None],
@@ -63,9 +66,9 @@ class Ownership:
         self._forced: dict[int, tuple[int, Gen]] = {}
         self._bumps: deque[float] = deque(maxlen=BURST_BUMPS)
         self._wanted = NO_GEN
+        self._poisoned = False
         self._samples: deque[tuple[float, int]] = deque()
-        self._met = False
-        store.fresh_nonces = fresh
+        store.line = line
         change = store.start_life(self.boot_gen)
         self._sample(now)
         self._move(change)
@@ -74,13 +77,6 @@ class Ownership:
     def gen(self) -> Gen:
         """The gen that the own log is written under now."""
         return self._map.own.gen
-
-    def met_peers(self) -> None:
-        """A peer told what it knows: from now on, writes are made knowing of it."""
-        if not self._met:
-            self._met = True
-            self._map.fresh_nonces = frozenset({self.nonce})
-            self._changed(self._persist_fresh())
 
     def heard(self, have: Have, now: float) -> None:
         """A peer told what it has and knows of this node's own log."""
@@ -91,6 +87,11 @@ class Ownership:
             foreign = max(foreign, have.gen)
             self._notice(Notice("error", "own_log_reused", {"gen": format_gen(own.gen), "max": have.max}))
         if foreign == NO_GEN:
+            return
+        if foreign[0] >= COUNTER_CEILING:
+            if not self._poisoned:
+                self._poisoned = True
+                self._notice(Notice("error", "gen_out_of_reach", {"gen": format_gen(foreign)}))
             return
         self._wanted = max(self._wanted, foreign)
         self._count_force(foreign)
@@ -113,11 +114,12 @@ class Ownership:
 
     def offered(self, copy: OwnerLog, now: float) -> None:
         """A peer sent back a copy of the own log; merged if there is anything in it that was not taken on."""
-        if self._map.own.covers(copy.gen, copy.max):
+        if self._map.own.covers(copy.gen, copy.max) or copy.gen[0] >= COUNTER_CEILING:
             return
         live = copy.live_count
         self._notice(Notice("info", "own_log_recovered", {"gen": format_gen(copy.gen), "entries": live}))
-        counter = 1 + max(self.gen[0], copy.gen[0], self._map.known.get(self._map.node, NO_GEN)[0])
+        known = self._map.known.get(self._map.node, NO_GEN)[0]
+        counter = 1 + max(self.gen[0], copy.gen[0], known if known < COUNTER_CEILING else 0)
         self._bumps.append(now)
         self._move(self._map.absorb_own(copy, (counter, self.nonce)))
 
@@ -154,12 +156,14 @@ class Ownership:
 
     def _move(self, change: Change) -> None:
         self._samples.clear()
-        ops = (PutMeta(META_COUNTER, str(self.gen[0]).encode()), *change.ops)
-        self._changed(Change(change.verdict, change.keys, (*ops, *self._persist_fresh().ops)))
+        self._changed(Change(change.verdict, change.keys, (*self._identity(), *change.ops)))
 
-    def _persist_fresh(self) -> Change:
-        nonces = sorted(self._map.fresh_nonces)[-MAX_FRESH:]
-        return Change(Verdict.APPLIED, (), (PutMeta(META_FRESH, " ".join(map(str, nonces)).encode()),))
+    def _identity(self) -> tuple[PutMeta, ...]:
+        line = sorted(self._map.line)[-MAX_LINE:]
+        return (
+            PutMeta(META_COUNTER, str(self.gen[0]).encode()),
+            PutMeta(META_LINE, " ".join(map(str, line)).encode()),
+        )
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""

@@ -96,6 +96,8 @@ class Replicator:
                 session.mark(owner)
 
     def _pushes(self, owner: str, session: Session) -> bool:
+        if not session.peers_known:
+            return False  # it has not told yet what it holds
         if owner == self._me:
             return True
         if session.name == owner or owner in session.peers or not session.settled:
@@ -268,10 +270,12 @@ class Replicator:
         if begin.offer:
             takes = head.owner == self._me or head.owner in self._sessions
         else:
+            if self._map.heard_of(head.owner, head.gen):
+                self._announce(head.owner)
             verdict = self._map.judge(Transfer(head, begin.start, begin.full, ()))
             takes = verdict in (Verdict.APPLIED, Verdict.SWAPPED)
             if not takes:
-                self._refused(session, head.owner, verdict, now)
+                self._refused(session, begin, verdict, now)
         session.incoming[begin.number] = Incoming(begin if takes else None)
 
     def data(self, session: Session, data: Data, now: float) -> None:
@@ -311,18 +315,17 @@ class Replicator:
                 self._learnt(head.owner, float(begin.silence_s))
             self.log_changed(head.owner, session.conn)
         else:
-            self._refused(session, head.owner, change.verdict, now)
+            self._refused(session, begin, change.verdict, now)
 
-    def _refused(self, session: Session, owner: str, verdict: Verdict, now: float) -> None:
+    def _refused(self, session: Session, begin: Begin, verdict: Verdict, now: float) -> None:
+        owner = begin.head.owner
         session.vector_dirty[owner] = None
         if owner == self._me:
             return
         if verdict is Verdict.GAP:
             session.ask(owner, self._map.have(owner))
-        elif verdict is Verdict.CONFLICT:
-            theirs = session.reported.get(owner, NOTHING)
-            if theirs.max != self._map.have(owner).max or session.name == owner:
-                session.ask(owner, NOTHING)
+        elif verdict is Verdict.CONFLICT and not begin.full:
+            session.ask(owner, NOTHING)  # a full copy that conflicts too waits for the owner's next gen
         elif verdict is Verdict.UNCOVERED:
             self._uncovered(owner, now)
 
