@@ -25,7 +25,6 @@ NOT_YET: dict[str, str] = {
     "tls.ca": "this version does not speak TLS yet",
     "tls.cert": "this version does not speak TLS yet",
     "tls.key": "this version does not speak TLS yet",
-    "security.secret_file": "this version does not seal API keys yet",
 }
 
 #: Settings that do no harm and nothing else yet: who sets one is warned.

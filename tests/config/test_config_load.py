@@ -296,7 +296,6 @@ def test_a_capacity_override_within_range_is_taken(value: int) -> None:
         ("api.bind=127.0.0.1:7390", "must differ from mesh.bind"),
         ("tls.cert=cert.pem", "does not speak TLS yet"),
         ("security.strict_ownership=true", "does not sign entries yet"),
-        ("security.secret_file=secret", "does not seal API keys yet"),
     ],
 )
 def test_a_value_that_is_no_use_is_refused_with_its_limit(setting: str, hint: str) -> None:

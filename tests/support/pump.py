@@ -15,7 +15,7 @@ from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, PutMeta, Replace
 from crdt.prefixes import Claim, Prefix, PrefixTable, Rule
 from crdt.types import Entry, LogHead
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
-from meshd.protocol.node import MeshNode
+from meshd.protocol.node import FORGET_PREFIX, MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.codec import decode, encode
 
@@ -28,7 +28,11 @@ def prefixes() -> PrefixTable:
             return Claim.UNREADABLE
         return Claim.OWN if key.startswith(f"worker:{owner}/") else Claim.FOREIGN
 
-    return PrefixTable(Prefix("worker:", Rule.SINGLE_WRITER, classify), Prefix("config:", Rule.MULTI_WRITER))
+    return PrefixTable(
+        Prefix("worker:", Rule.SINGLE_WRITER, classify),
+        Prefix("config:", Rule.MULTI_WRITER),
+        Prefix(FORGET_PREFIX, Rule.MULTI_WRITER),
+    )
 
 
 @dataclass
