@@ -49,6 +49,7 @@ from meshd.workers.plane import WorkerPlane
 from meshd.workers.publish_loop import run_publish_loop
 from meshd.workers.reconcile_loop import run_reconcile_loop
 from meshd.workers.record import PREFIX, classify
+from meshd.workers.sealing import ClusterSealer, parse_secrets
 from meshd.workers.server_info import ServerInfo
 
 _log = structlog.get_logger("meshd")
@@ -66,7 +67,7 @@ async def run_daemon(
     """
     log_control = setup_logs(config.log.level, config.log.format)
     for warning in config.warnings:
-        _log.warning("setting_to_check", reason=warning)
+        _log.warning("setting_to_check", setting=warning.field, reason=warning.message)
     declared = declared_workers(config)
     data_dir = config.node.data_dir
     storage = open_sqlite(data_dir, config.store.durability, config.node.name, config.node.cluster)
@@ -139,7 +140,21 @@ def build_plane(config: Config, node: MeshNode) -> WorkerPlane:
         startup_grace_s=config.sync.startup_grace_s,
     )
     rng = random.Random(secrets.randbits(128))
-    return WorkerPlane(settings, node.store, rng, trio.current_time(), meta=node.store)
+    return WorkerPlane(
+        settings, node.store, rng, trio.current_time(), meta=node.store, sealer=cluster_sealer(config)
+    )
+
+
+def cluster_sealer(config: Config) -> ClusterSealer | None:
+    """What seals API keys, if the cluster has a secret. Raises ConfigError for a file without a good one."""
+    path = config.security.secret_file
+    if path is None:
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("security.secret_file", f"{path} cannot be read: {error}") from error
+    return ClusterSealer(config.node.cluster, parse_secrets(text))
 
 
 def capacity_settings(config: Config) -> CapacitySettings:
