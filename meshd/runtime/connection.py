@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
 import trio
 
 from meshd.runtime.limits import (
@@ -27,6 +28,8 @@ from meshd.wire.errors import WireError
 from meshd.wire.framing import FrameDecoder, encode_frame
 from meshd.wire.limits import MAX_FRAME_BYTES
 from meshd.wire.messages import Message
+
+_log = structlog.get_logger(__name__)
 
 
 class Connection:
@@ -167,9 +170,15 @@ class Connection:
         """The next frames, computed now, joined up to SEND_BATCH_BYTES."""
         frames: list[bytes] = []
         size = 0
-        while size < SEND_BATCH_BYTES and (message := self._next_message(self.number)) is not None:
-            frames.append(encode_frame(message))
-            size += len(frames[-1])
+        try:
+            while size < SEND_BATCH_BYTES and (message := self._next_message(self.number)) is not None:
+                frames.append(encode_frame(message))
+                size += len(frames[-1])
+        except Exception:
+            # What is sent depends on what peers told us: nobody may end the daemon by it.
+            _log.exception("bug_in_send", hint="please report this")
+            self._end("an error of ours, see the log")
+            return b""
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     async def _say_goodbye(self) -> None:

@@ -72,7 +72,7 @@ def setup_logs(level: str, form: str | None, stream: TextIO | None = None) -> Lo
     structlog.configure(
         processors=[control.filter, *shared, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_names: _LineLogger(out),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(out)
@@ -84,6 +84,25 @@ def setup_logs(level: str, form: str | None, stream: TextIO | None = None) -> Lo
     )
     logging.getLogger().handlers = [handler]
     return control
+
+
+class _LineLogger:
+    """Writes finished lines. A reader of the log who went away is no reason for the daemon to go too."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        try:
+            self._stream.write(message + "\n")
+            self._stream.flush()
+        except (
+            OSError,
+            ValueError,
+        ):  # a broken pipe, a full disk, a closed file: there is nowhere to tell it
+            return
+
+    debug = info = warning = error = critical = exception = log = msg
 
 
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

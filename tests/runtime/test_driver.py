@@ -26,7 +26,7 @@ from meshd.runtime.memory import MemoryNetwork, MemoryTransport
 from meshd.runtime.transport import Bound, Link
 from meshd.storage import MemoryStorage
 from meshd.wire.framing import FrameDecoder, encode_frame
-from meshd.wire.messages import Message, Ping, Pong, Reject
+from meshd.wire.messages import Message, Ping, Pong, Reject, Unknown
 from tests.support.fake_node import FakeNode
 
 HOME = "10.0.0.1:7390"
@@ -425,6 +425,20 @@ async def test_a_bug_set_off_by_a_peers_message_costs_that_peer_its_connection_a
         assert [line["event"] for line in lines] == ["bug_in_receive"]
         await good.send_all(encode_frame(Ping(1)))
         await bench.node.wait_for("receive", 2)
+
+
+async def test_a_bug_in_what_is_sent_costs_that_connection_and_is_logged(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as bench:
+        bench.dial_in()
+        await bench.node.wait_for("connection_opened")
+        with structlog.testing.capture_logs() as lines:
+            bench.say(1, Unknown(7))  # a message that cannot be encoded
+            assert await bench.node.wait_for("connection_closed") == (1, "an error of ours, see the log")
+        assert [line["event"] for line in lines] == ["bug_in_send"]
+        bench.dial_in()
+        await bench.node.wait_for("connection_opened", 2)
 
 
 class NoListening(MemoryTransport):

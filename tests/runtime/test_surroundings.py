@@ -112,6 +112,16 @@ def test_an_exception_is_logged_with_its_traceback() -> None:
 
 
 @pytest.mark.usefixtures("clean_logs")
+def test_a_reader_of_the_log_who_went_away_does_not_take_the_daemon_along() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    setup_logs("info", "json", Gone())
+    structlog.get_logger().info("nobody reads this")
+
+
+@pytest.mark.usefixtures("clean_logs")
 def test_unknown_levels_and_forms_are_refused() -> None:
     with pytest.raises(ValueError, match="debug, info, warning, error"):
         setup_logs("loud", "json")

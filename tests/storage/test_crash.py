@@ -343,16 +343,14 @@ def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(tmp_path: Pat
             str(SEED),
             str(reached + 1),
         ]
-        writer = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
-        assert writer.stdout is not None
-        acknowledged = reached
-        for _ in range(rng.randint(1, 60)):
-            acknowledged = int(writer.stdout.readline())
-        writer.send_signal(signal.SIGKILL)
-        rest = writer.stdout.read().split(b"\n")
-        writer.stdout.close()
-        writer.wait()
-        acknowledged = max([acknowledged, *(int(number) for number in rest[:-1])])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as writer:
+            assert writer.stdout is not None
+            try:
+                told = [writer.stdout.readline() for _ in range(rng.randint(1, 60))]
+            finally:
+                writer.send_signal(signal.SIGKILL)
+            told += writer.stdout.read().split(b"\n")[:-1]
+        acknowledged = max(int(number) for number in told)
         storage = open_sqlite(directory, "normal", NODE, CLUSTER)
         state = storage.load()
         storage.close()
