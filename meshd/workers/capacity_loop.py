@@ -16,7 +16,7 @@ import trio
 
 from meshd.workers.capacity import CapacitySnapshot
 from meshd.workers.capacity_tracker import CapacityTracker
-from meshd.workers.health_schedule import CheckTarget
+from meshd.workers.health_schedule import CheckTarget, rank_in
 from meshd.workers.server_info import NotAnswered, Rank
 from meshd.workers.urls import scheme_of
 from meshd.workers.worker import Worker
@@ -185,4 +185,5 @@ def target_of(worker: Worker) -> CheckTarget:
 
 def rank_of(worker: Worker) -> Rank:
     """Return which rank of its server a worker is."""
-    return Rank(worker.spec.dp_rank, worker.spec.dp_size)
+    rank = worker.spec.dp_rank
+    return Rank(rank_in(worker.url) if rank is None else rank, worker.spec.dp_size)

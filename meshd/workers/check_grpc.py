@@ -263,6 +263,7 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the pauses of the one that failed
     ("grpc.enable_http_proxy", 0),  # workers are asked directly, as the gateway asks them
+    ("grpc.client_idle_timeout_ms", 90_000),  # a removed worker is not held on to
     ("grpc.service_config_disable_resolution", 1),  # no TXT look-up per channel
 )
 

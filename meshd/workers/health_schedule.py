@@ -54,12 +54,18 @@ class CheckTarget:
     runtime_type: str = "unspecified"
 
 
-_RANK: Final = re.compile(r"@[0-9]+\Z")
+_RANK: Final = re.compile(r"@([0-9]+)\Z")
 
 
 def server_url(url: str) -> str:
     """Return where the server of a worker is asked: the URL without a data-parallel rank (`@3`)."""
     return url if url.startswith("ipc:") else _RANK.sub("", url)
+
+
+def rank_in(url: str) -> int | None:
+    """Return the data-parallel rank that a worker's URL ends with, if it does."""
+    found = None if url.startswith("ipc:") else _RANK.search(url)
+    return None if found is None else int(found[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,9 +214,10 @@ class HttpClient:
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
     async def _handshake(self, tcp: trio.SocketStream, host: str) -> trio.abc.Stream:
-        tls = trio.SSLStream(tcp, self._context(), server_hostname=host, https_compatible=True)
         done = False
         try:
+            context = await self._context()
+            tls = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
             await tls.do_handshake()
             done = True
         except (trio.BrokenResourceError, OSError) as error:
@@ -226,9 +227,10 @@ class HttpClient:
                 tcp.socket.close()
         return tls
 
-    def _context(self) -> ssl.SSLContext:
+    async def _context(self) -> ssl.SSLContext:
         if self._ssl_context is None:
-            self._ssl_context = ssl.create_default_context()
+            # Reading the system's authorities takes tens of milliseconds.
+            self._ssl_context = await trio.to_thread.run_sync(ssl.create_default_context)
         return self._ssl_context
 
     def _take(self, origin: Origin) -> _Connection | None:

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from meshd.workers.capacity import CapacitySettings
-from meshd.workers.capacity_loop import run_capacity_loop, target_of
+from meshd.workers.capacity_loop import rank_of, run_capacity_loop, target_of
 from meshd.workers.capacity_tracker import CapacityTracker
 from meshd.workers.events import EventHub
 from meshd.workers.health_schedule import CheckTarget
@@ -290,3 +290,6 @@ def test_a_rank_is_asked_at_the_address_of_its_server() -> None:
     worker = make_worker("http://a:1@3")
     assert target_of(worker).url == "http://a:1@3"
     assert target_of(worker).scheme == "http"
+    assert rank_of(worker) == Rank(3, None)
+    assert rank_of(make_worker("http://a:1")) == Rank(None, None)
+    assert rank_of(make_worker("ipc://@3")) == Rank(None, None)

@@ -231,6 +231,34 @@ async def test_a_check_started_before_a_replacement_does_not_count_after_it(
     assert node.statuses() == ["pending", "ready"]
 
 
+@pytest.mark.req("LIF-2", "LIF-7")
+async def test_a_grpc_worker_that_cannot_be_connected_to_reaches_failed() -> None:
+    with grpc_engine("vllm") as gone:
+        pass
+    health = HealthSettings(fast_window_s=0.0, check_interval_s=0.01, failure_threshold=1)
+    node = Node(PlaneSettings(publish_loopback=True, health=health))
+    id = register(node, gone.url, runtime_type="vllm", connection_mode="grpc")
+    loop = HealthLoop(node.plane, {"grpc": GrpcChecker()})
+    node.plane.on_wake(loop.wake)
+    failed = trio.Event()
+
+    def look() -> None:
+        if node.statuses()[-1] == "failed":
+            failed.set()
+
+    events = node.plane.events.subscribe(look)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(loop.run)
+        with trio.fail_after(20):
+            await failed.wait()
+        nursery.cancel_scope.cancel()
+    events.close()
+    worker = node.plane.registry.get(id)
+    assert worker is not None
+    assert worker.health.last_error == "connection refused"
+    assert worker.checks_failed == 10
+
+
 @pytest.mark.slow
 @pytest.mark.req("LIF-6", "LIF-7", "CAP-3", "CAP-6")
 async def test_workers_of_every_kind_become_ready_and_count_over_real_sockets(tmp_path: Path) -> None:
