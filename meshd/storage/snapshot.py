@@ -9,8 +9,7 @@ logs' hashes is refused as a whole, before anything is touched.
 Restoring is a short life of the node, offline: it begins a generation above the snapshot's, so no seq is
 used twice, and its lineage says what it took on, so that peers who know of later removals keep them.
 Replicas of other nodes are not restored (they may be long forgotten; those that live send theirs anew),
-only cluster-wide settings that they won are, stamps unchanged. Whether a write was made before meeting
-any peer is forgotten too: by now it may have been met.
+only cluster-wide settings that they won are, stamps unchanged.
 """
 
 from __future__ import annotations
