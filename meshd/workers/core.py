@@ -295,10 +295,9 @@ class Core:
         if old is None:
             self.events.emit("registered", new)
             return
-        moved = old.origin != new.origin
-        if moved:
+        if old.origin != new.origin:
             self.events.emit("origin_changed", new, old.origin)
-        if moved or old.id != new.id or old.revision != new.revision or old.spec is not new.spec:
+        if old.id != new.id or old.revision != new.revision or old.spec is not new.spec:
             self.events.emit("replaced", new, None if old.id == new.id else old.id)
         if old.status != new.status:
             self.events.emit("status_changed", new, old.status)

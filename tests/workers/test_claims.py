@@ -252,3 +252,50 @@ def test_a_check_of_the_former_claim_does_not_count_for_the_one_that_took_over()
     assert before.owner != serving
     planes["c"].plane.check_done(request.failed("late"), planes.now)
     assert planes["c"].worker() is before
+
+
+@pytest.mark.req("SYN-9", "REG-6")
+def test_a_takeover_is_a_replacement_so_the_revision_grows_whatever_the_claims_say() -> None:
+    planes = Planes("a", "b", "c", health=CHECKED)
+    planes["a"].register()
+    for priority in (1, 2, 3):
+        planes["a"].plane.patch(worker_id("a", URL), {"priority": priority}, None, planes.now)
+    planes["b"].register()
+    planes.run(3)
+    assert planes["c"].worker().revision == 4
+    planes["a"].plane.remove(worker_id("a", URL), planes.now)
+    planes.settle()
+    assert planes["c"].worker().owner == "b"
+    assert planes["c"].worker().revision == 5
+
+
+@pytest.mark.req("SYN-9", "LIF-10")
+def test_only_the_claim_that_serves_is_checked() -> None:
+    planes = Planes("a", "b", "c", health=CHECKED)
+    planes["a"].register()
+    planes["b"].register()
+    planes.run(3)
+    planes["a"].plane.remove(worker_id("a", URL), planes.now)
+    asked: list[str] = []
+    planes.watch = lambda node, target: asked.append(node)
+    planes.run(30)
+    assert asked.count("c") <= 4
+    planes["b"].plane.remove(worker_id("b", URL), planes.now)
+    planes.settle()
+    asked.clear()
+    planes.run(30)
+    assert asked == []
+    assert [planes[name].plane.next_deadline() for name in "abc"] == [None, None, None]
+
+
+@pytest.mark.req("SYN-9", "LIF-3")
+def test_a_local_drain_ends_with_the_local_claim() -> None:
+    planes = Planes("a", "b", health=HealthSettings(drain_settle_s=5, check_interval_s=10))
+    planes["a"].register()
+    planes["b"].register()
+    planes.run(3)
+    planes["b"].plane.remove(worker_id("b", URL), planes.now)
+    planes.run(4)
+    assert planes["b"].status() == "draining"
+    planes.run(3)
+    assert (planes["b"].worker().owner, planes["b"].status()) == ("a", "ready")

@@ -261,3 +261,31 @@ def test_why_tells_owner_checks_and_claims() -> None:
     assert (nobody["known"], nobody["routable"]) == (False, False)
     planes["a"].plane.remove(worker.id, planes.now)
     assert planes["a"].plane.explain_url(URL, planes.now)["reasons"] == ["it was removed on this node"]
+
+
+@pytest.mark.req("REG-6", "LIF-7")
+def test_a_replacement_is_checked_as_its_new_spec_says() -> None:
+    planes = Planes("a", "b", health=CHECKED)
+    worker = planes["a"].register()
+    planes.run(5)
+    paths: list[tuple[str, str]] = []
+    planes.watch = lambda node, target: paths.append((node, target.health_path))
+    planes["a"].plane.patch(worker.id, {"health": {"health_path": "/healthz"}}, None, planes.now)
+    planes.run(30)
+    assert set(paths) == {("a", "/healthz"), ("b", "/healthz")}
+
+
+@pytest.mark.req("SYN-5", "REG-7")
+def test_news_of_status_alone_replaces_nothing_and_keeps_one_spec_in_memory() -> None:
+    planes = Planes("a", "b")
+    worker = planes["a"].register(models=[{"id": "m"}])
+    planes.settle()
+    before = planes["b"].worker()
+    planes["b"].events()
+    planes["a"].plane.drain(worker.id, planes.now)
+    planes.settle()
+    after = planes["b"].worker()
+    assert planes["b"].kinds() == ["status_changed"]
+    assert after.spec is before.spec
+    assert after.serving is not None
+    assert after.serving.spec is before.spec

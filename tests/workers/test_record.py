@@ -94,13 +94,17 @@ def altered(**changes: object) -> bytes:
     return cbor2.dumps({name: item for name, item in plain.items() if item is not None})
 
 
+TWICE = b"\xa6" + encode_record(record())[1:] + cbor2.dumps("v") + cbor2.dumps(1)
+ENDLESS = b"\xbf" + encode_record(record())[1:] + b"\xff"
+
+
 @pytest.mark.req("SYN-11", "SEC-4")
 @pytest.mark.parametrize(
     "value",
     [b"", b"\x00", b"\xff", b"\xa0", b"\x80", b"\x9f", encode_record(record())[:-3],
      altered(v=None), altered(v=0), altered(v="1"), altered(spec=None), altered(spec=[]), altered(spec={}),
      altered(spec={"url": 5}), altered(spec={"url": URL, "labels": {"a": 1}}), altered(revision=0),
-     altered(revision=True), altered(revision=2**60), altered(owner=7), altered(status=None),
+     TWICE, ENDLESS, altered(revision=True), altered(revision=2**60), altered(owner=7), altered(status=None),
      altered(sealed_key="x"), altered(x={b"k": 2}),
      altered(spec={"url": URL, "cost": float("nan")}), altered(x=float("inf")), altered(x={1: 2}),
      altered(x=cbor2.undefined), altered(x=2**70), altered(spec={"url": URL, 5: 6}),
