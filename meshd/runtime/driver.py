@@ -41,6 +41,8 @@ _log = structlog.get_logger(__name__)
 
 #: A node whose deadline never moves must not spin the loop.
 _SHORTEST_TICK_S = 0.001
+#: How late a deadline that came nearer in a burst of inputs may be noticed.
+_DEADLINE_READ_S = 0.005
 
 
 class SansIoNode(Protocol):
@@ -111,6 +113,7 @@ class Driver:
         self._nursery: trio.Nursery | None = None
         self._dispatching = False
         self._ticker: trio.CancelScope | None = None
+        self._deadline_read_at = -float("inf")
         self._hold: trio.Event | None = None
         self._durable_writes = 0
 
@@ -150,7 +153,8 @@ class Driver:
     def dispatch(self) -> None:
         """Perform all effects that wait; cheap when there are none.
 
-        Called from inside an effect it leaves the work to the outer call; before `run` it leaves it to `run`.
+        Called from inside an effect it leaves the work to the outer call; before `run` it leaves it to
+        `run`.
         """
         if self._dispatching or self._nursery is None:
             return
@@ -196,24 +200,35 @@ class Driver:
 
     async def _tick(self) -> None:
         while True:
-            deadline = self._deadline()
+            deadline = self._read_deadline()
             if deadline > trio.current_time():
                 with trio.CancelScope(deadline=deadline) as self._ticker:
                     await trio.sleep_forever()
                 self._ticker = None
-            self.node.tick(trio.current_time(), self._wall_ms())
-            self.dispatch()
-            await trio.sleep(_SHORTEST_TICK_S)
+            else:
+                self.node.tick(trio.current_time(), self._wall_ms())
+                self.dispatch()
+                await trio.sleep(_SHORTEST_TICK_S)
 
-    def _deadline(self) -> float:
+    def _read_deadline(self) -> float:
+        self._deadline_read_at = trio.current_time()
         deadline = self.node.next_deadline()
         return float("inf") if deadline is None else deadline
 
     def _set_ticker(self) -> None:
-        if self._ticker is not None:
-            deadline = self._deadline()
-            if deadline != self._ticker.deadline:
-                self._ticker.deadline = deadline
+        """An input may have moved the node's deadline.
+
+        Reading it costs something with many peers, so in a burst of inputs it is read once in a while only.
+        """
+        if self._ticker is None:
+            return
+        may_read_at = self._deadline_read_at + _DEADLINE_READ_S
+        if trio.current_time() >= may_read_at:
+            deadline = self._read_deadline()
+        else:
+            deadline = min(may_read_at, self._ticker.deadline)
+        if deadline != self._ticker.deadline:
+            self._ticker.deadline = deadline
 
     async def _accepted(self, stream: trio.abc.Stream) -> None:
         try:
