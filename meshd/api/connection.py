@@ -10,6 +10,7 @@ answer, nor the stop of the daemon: sends are
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import h11
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.logging import Logger as HypercornLogger
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
@@ -29,6 +30,8 @@ from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from meshd.api import limits
+
+_RECEIVE_BYTES = 64 * 1024
 
 log = structlog.get_logger("meshd.api")
 
@@ -146,6 +149,9 @@ class Connection(TCPServer):
         stream: trio.SocketStream,
     ) -> None:
         super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # as `stream` above
+        self._idle = True
+        self._reading = trio.CancelScope()
+        self._watching = trio.CancelScope()
 
     async def run(self) -> None:
         """Serve until the client, an idle time-out, a stalled send or the stop of the daemon ends it."""
@@ -169,7 +175,6 @@ class Connection(TCPServer):
     async def _serve(self) -> None:
         socket = self.stream.socket
         async with TaskGroup() as task_group:
-            self._task_group = task_group
             self.protocol = PlainHTTP(
                 self.app,
                 self.config,
@@ -182,13 +187,49 @@ class Connection(TCPServer):
                 parse_socket_addr(socket.family, socket.getsockname()),
                 self.protocol_send,
             )
-            await self.idle_task.restart(task_group, self._idle_timeout)
+            task_group.spawn(self._close_at_stop)
+            self._set_idle(True)
             await self._read_data()
-            # Else the idle time-out of a connection that is over would keep its place among the open ones.
-            await self.idle_task.stop()
+            self._watching.cancel()
+
+    async def _read_data(self) -> None:
+        """Hand over what arrives until the client is gone or was idle for too long."""
+        while True:
+            with self._reading:
+                try:
+                    data = await self.stream.receive_some(_RECEIVE_BYTES)
+                except (trio.ClosedResourceError, trio.BrokenResourceError):
+                    break
+            if self._reading.cancelled_caught:
+                break
+            self._reading = trio.CancelScope(deadline=self._reading.deadline)
+            await self.protocol.handle(RawData(bytes(data)))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
+    def _set_idle(self, idle: bool) -> None:
+        """Start or stop the idle time-out. A deadline on the read is cheaper than a task for each wait."""
+        self._idle = idle
+        if not idle:
+            self._reading.deadline = inf
+        elif self.context.terminated.is_set():
+            self._reading.cancel()
+        else:
+            self._reading.deadline = trio.current_time() + self.config.keep_alive_timeout
+
+    async def _close_at_stop(self) -> None:
+        """At stop, end a connection that waits for its next request; a busy one ends after its answer."""
+        with self._watching:
+            await self.context.terminated.wait()
+            if self._idle:
+                self._reading.cancel()
 
     async def protocol_send(self, event: Event) -> None:
         """Write bytes in slices, each within the send limit; a client that takes none is cut off."""
+        if isinstance(event, Updated):
+            self._set_idle(event.idle)
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return

@@ -12,7 +12,7 @@ from meshd.api import limits, readings
 from meshd.api.codec import JSONAnswer, encoder, listing
 from meshd.api.schemas import JoinBody, LeaveBody
 from meshd.config import parse_address
-from meshd.errors import BadRequest, KeyNotFound
+from meshd.errors import BadRequest, Conflict, KeyNotFound, MemberNotFound
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -89,6 +89,29 @@ async def join_mesh(call: Call) -> Response:
         {"status": "accepted", "message": "dialling; GET /mesh/members shows who was met", "peers": peers},
         202,
     )
+
+
+async def forget_node(call: Call) -> Response:
+    """Answer `POST /mesh/forget/{node}`."""
+    if call.body.strip() and call.json():
+        raise BadRequest("this operation takes an empty object as its body", field="body")
+    name = call.path_value("node")
+    node = call.api.daemon.mesh.node
+    state = "alive" if name == node.settings.node else node.owner_state(name)
+    if state == "alive":
+        raise Conflict(
+            f"{name} is alive, and would assert its workers again; stop it first, or run leave on it"
+        )
+    if not node.forget_everywhere(name, call.api.now()) and state == "unknown":
+        raise MemberNotFound(name)
+    await call.api.written()
+    message = f"every node drops the workers of {name}; if it returns, they return with it"
+    return JSONAnswer({"status": "accepted", "message": message}, 202)
+
+
+async def get_partitions(call: Call) -> Response:
+    """Answer `GET /mesh/partitions`."""
+    return JSONAnswer(readings.partitions(call.api))
 
 
 async def leave_mesh(call: Call) -> Response:

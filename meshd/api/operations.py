@@ -218,6 +218,14 @@ OPERATIONS: tuple[Operation, ...] = (
         (Reply(200, "digests and lag", dict[str, Any]),),
     ),
     Operation(
+        "GET",
+        "/mesh/partitions",
+        handle_mesh.get_partitions,
+        "Who is connected to whom, and the groups that follow",
+        MESH,
+        (Reply(200, "views per node, groups, and members that no view shows", dict[str, Any]),),
+    ),
+    Operation(
         "POST",
         "/mesh/join",
         handle_mesh.join_mesh,
@@ -226,6 +234,19 @@ OPERATIONS: tuple[Operation, ...] = (
         (Reply(202, "dialling", schemas.Told), _BAD),
         Access.WRITE,
         body=schemas.JoinBody,
+    ),
+    Operation(
+        "POST",
+        "/mesh/forget/{node}",
+        handle_mesh.forget_node,
+        "Drop the workers of a node that is gone for good, on every node",
+        MESH,
+        (
+            Reply(202, "being forgotten", schemas.Told),
+            Reply(404, "MEMBER_NOT_FOUND", schemas.ErrorBody),
+            Reply(409, "CONFLICT: it is alive", schemas.ErrorBody),
+        ),
+        Access.WRITE,
     ),
     Operation(
         "POST",

@@ -107,6 +107,28 @@ def convergence(api: ApiState) -> dict[str, Any]:
     }
 
 
+def partitions(api: ApiState) -> dict[str, Any]:
+    """Return what `/mesh/partitions` answers: who is connected to whom, and the groups that are linked so.
+
+    A node whose view is not known here stands in the group of those that see it.
+    """
+    views = api.daemon.mesh.node.peer_views()
+    groups: list[set[str]] = []
+    for node, peers in views.items():
+        linked = {node, *peers}
+        for group in [group for group in groups if group & linked]:
+            groups.remove(group)
+            linked |= group
+        groups.append(linked)
+    seen = set().union(*groups)
+    unseen = [member["name"] for member in members(api) if member["name"] not in seen]
+    return {
+        "views": views,
+        "groups": sorted((sorted(group) for group in groups), key=lambda group: (-len(group), group)),
+        "unseen": sorted(unseen),
+    }
+
+
 def read_daemon(api: ApiState) -> Iterator[Metric]:
     """Yield what the daemon shows now, as metric families."""
     daemon = api.daemon

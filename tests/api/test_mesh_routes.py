@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshd.workers.record import worker_key
-from tests.support.api_daemon import Caller, FakeDaemon
+from tests.support.api_daemon import Caller, FakeDaemon, make_app
 
 UNCHECKED = {"health": {"disable_health_check": True}}
 
@@ -137,3 +137,32 @@ async def test_leave_withdraws_workers_unless_told_to_keep_them(daemon: FakeDaem
     answer = (await api.call("POST", "/mesh/leave", {"keep_wrkers": True})).expect(400).json()
     assert answer["field"] == "keep_wrkers"
     assert len(daemon.left) == 2
+
+
+@pytest.mark.req("SYN-13", "CTL-3")
+async def test_a_node_that_lives_or_is_not_known_is_not_forgotten(api: Caller) -> None:
+    assert (await api.call("POST", "/mesh/forget/a", {})).expect(409).json()["code"] == "CONFLICT"
+    assert (await api.call("POST", "/mesh/forget/z")).expect(404).json()["code"] == "MEMBER_NOT_FOUND"
+    (await api.call("POST", "/mesh/forget/z", {"x": 1})).expect(400)
+
+
+@pytest.mark.req("SYN-13", "CTL-3")
+async def test_a_dead_nodes_workers_are_forgotten() -> None:
+    other = FakeDaemon(node="b")
+    await _register(Caller(make_app(other)), 1)
+    daemon = FakeDaemon(peer=other)
+    daemon.mesh.after_write()
+    api = Caller(make_app(daemon))
+    assert [worker["owner"] for worker in (await api.get("/workers"))["workers"]] == ["b"]
+    (await api.call("POST", "/mesh/forget/b", {})).expect(202)
+    assert (await api.get("/workers"))["workers"] == []
+
+
+@pytest.mark.req("CTL-3")
+async def test_groups_follow_from_who_sees_whom(
+    daemon: FakeDaemon, api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await api.get("/mesh/partitions") == {"views": {"a": []}, "groups": [["a"]], "unseen": []}
+    views = {"a": ["b"], "d": ["e"], "c": ["b"], "e": []}
+    monkeypatch.setattr(daemon.mesh.node, "peer_views", lambda: views)
+    assert (await api.get("/mesh/partitions"))["groups"] == [["a", "b", "c"], ["d", "e"]]

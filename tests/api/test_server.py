@@ -18,7 +18,7 @@ from meshd.api.app import serve_api
 from meshd.api.connection import ServerConfig
 from meshd.api.server import ApiEndpoints, resolve_bind, serve_http
 from meshd.errors import ConfigError
-from tests.support.api_daemon import FakeDaemon, HttpClient
+from tests.support.api_daemon import FakeDaemon, HttpClient, make_app
 
 PATIENCE_S = 10.0
 """How long anything may take here; nothing does unless it hangs."""
@@ -219,6 +219,65 @@ async def test_a_client_that_stops_reading_is_cut_off_after_the_send_limit(tmp_p
             await until(lambda: config.open_connections == 0)
             stop.set()
     await client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def served_with(config: ServerConfig, daemon: FakeDaemon, path: Path) -> AsyncIterator[str]:
+    """Serve a daemon's application on a unix socket, with other limits."""
+    app = make_app(daemon)
+
+    async def serve(task_status: trio.TaskStatus[ApiEndpoints]) -> None:
+        await serve_http(
+            app,
+            bind=None,
+            unix_path=path,
+            guarded=False,
+            stop=daemon.stop,
+            on_stop=app.state.log.close,
+            config=config,
+            task_status=task_status,
+        )
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve)
+            yield os.fspath(path)
+            daemon.stop.set()
+
+
+@pytest.mark.req("SEC-4")
+async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(daemon: FakeDaemon, tmp_path: Path) -> None:
+    config = ServerConfig()
+    config.keep_alive_timeout = 0.1
+    async with served_with(config, daemon, tmp_path / "socket") as path:
+        silent = await trio.open_unix_socket(path)
+        stream = await HttpClient.unix(path)
+        await stream.send("GET", "/events")
+        await stream.event()
+        used = await HttpClient.unix(path)
+        (await used.call("GET", "/healthz")).expect(200)
+        assert await silent.receive_some() == b""
+        assert await used.stream.receive_some() == b""
+        await until(lambda: config.open_connections == 1)
+        fresh = await HttpClient.unix(path)
+        (await fresh.call("POST", "/workers", {"url": "http://10.0.0.5:1"})).expect(202)
+        while b"registered" not in bytes((await stream.event()).data):
+            pass
+        for client in (fresh, stream, used):
+            await client.aclose()
+        await silent.aclose()
+
+
+@pytest.mark.req("SYN-14")
+async def test_idle_connections_are_closed_at_stop_at_once(daemon: FakeDaemon) -> None:
+    async with served(daemon) as endpoints:
+        clients = [await HttpClient.tcp(str(endpoints.tcp)) for _ in range(5)]
+        for client in clients[:3]:
+            (await client.call("GET", "/healthz")).expect(200)
+        started = trio.current_time()
+    assert trio.current_time() - started < limits.STREAM_END_S
+    for client in clients:
+        await client.aclose()
 
 
 @pytest.mark.req("SEC-4")

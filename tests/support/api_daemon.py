@@ -25,7 +25,7 @@ from meshd.api.guard import Guard
 from meshd.api.worker_json import Clock
 from meshd.config import Config, load_config
 from meshd.protocol.effects import KeysChanged, MemberChanged
-from meshd.protocol.node import MeshNode
+from meshd.protocol.node import FORGET_PREFIX, MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.workers.capacity import CapacitySettings
 from meshd.workers.capacity_tracker import CapacityTracker
@@ -34,7 +34,7 @@ from meshd.workers.plane import WorkerPlane
 from meshd.workers.record import PREFIX, classify
 
 WALL_S = 1_700_000_000.0
-PREFIXES = PrefixTable(Prefix(PREFIX, Rule.SINGLE_WRITER, classify))
+PREFIXES = PrefixTable(Prefix(PREFIX, Rule.SINGLE_WRITER, classify), Prefix(FORGET_PREFIX, Rule.MULTI_WRITER))
 
 
 class FakeMesh:
@@ -90,18 +90,24 @@ class FakeLogControl:
 
 
 class FakeDaemon:
-    """Satisfies `meshd.api.backend.Daemon`. `sets` are settings as on the command line."""
+    """Satisfies `meshd.api.backend.Daemon`. `sets` are settings as on the command line.
+
+    It holds what `peer` wrote, as if it had met it in a former life.
+    """
 
     version = "1.2.3"
 
-    def __init__(self, folder: Path = Path("/nonexistent"), *sets: str, node: str = "a") -> None:
+    def __init__(
+        self, folder: Path = Path("/nonexistent"), *sets: str, node: str = "a", peer: FakeDaemon | None = None
+    ) -> None:
         self.config: Config = load_config(
             sets=(f"node.data_dir={folder}", f"node.name={node}", "api.bind=127.0.0.1:0", *sets),
             terminal=False,
         )
         rng = random.Random(1)
+        logs = {} if peer is None else {peer.config.node.name: peer.mesh.node.map.own}
         self.mesh = FakeMesh(
-            MeshNode(NodeSettings(node), PREFIXES, rng, 0.0, lambda: int(WALL_S * 1000), {}, {})
+            MeshNode(NodeSettings(node), PREFIXES, rng, 0.0, lambda: int(WALL_S * 1000), logs)
         )
         self.plane = WorkerPlane(PlaneSettings(publish_loopback=True), self.mesh.node.store, rng, 0.0)
         self.mesh.plane = self.plane
