@@ -51,6 +51,9 @@ class Connection:
         """
         self.number = number
         self._stream = link.stream
+        self._send_now = link.send_now
+        self._unsent = b""
+        """What the kernel did not take at once of a batch that was."""
         self._received = received
         self._undecodable = undecodable
         self._next_message = next_message
@@ -62,12 +65,33 @@ class Connection:
         self._scope = trio.CancelScope()
 
     def poke(self) -> None:
-        """There may be something to send. Cheap; may be called at any time."""
+        """There may be something to send. Sends a little of it at once; may be called at any time."""
         self._poked = True
-        if self._sleeping is not None:
+        if self._sleeping is not None and not self._sleeping.is_set():
+            if self._sent_at_once():
+                return
             self._sleeping.set()
         if self._all_sent.is_set():
             self._all_sent = trio.Event()
+
+    def _sent_at_once(self) -> bool:
+        """Hand a batch to the kernel without waiting for the writer's turn; whether that was all.
+
+        A change is on its way to every peer before whoever made it runs on, which is worth most of a
+        millisecond. Only while the writer sleeps, so bytes never overtake each other.
+        """
+        if self._send_now is None or self.closing or self._may_send() is not None:
+            return False
+        self._poked = False
+        batch = self._take()
+        if not batch:
+            return not self.closing
+        taken = self._send_now(batch)
+        if taken < len(batch):
+            self._unsent = batch[taken:]
+            return False
+        self._unsent = self._take()  # most often there is nothing more, and the writer sleeps on
+        return not (self._unsent or self.closing)
 
     async def sent(self) -> None:
         """Wait until all that the node had to say on this connection is with the kernel, or it ended."""
@@ -150,7 +174,8 @@ class Connection:
                 while (hold := self._may_send()) is not None:
                     await hold.wait()
                 self._poked = False
-                if batch := self._take():
+                batch, self._unsent = self._unsent, b""
+                if batch := batch or self._take():
                     with trio.move_on_after(SEND_STALL_S) as stalled:
                         await self._stream.send_all(batch)
                     if stalled.cancelled_caught:

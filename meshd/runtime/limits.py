@@ -64,3 +64,7 @@ DISK_RETRY_MAX_S: Final = 10.0
 
 DISK_STOP_S: Final = 5.0
 """At stop, the last write may take this long."""
+
+LINGER_S: Final = 0.002
+"""Time that writes nobody waits for may collect: the disk thread must not take the interpreter from the one
+that is just telling peers and subscribers of the change."""

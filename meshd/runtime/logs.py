@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
 _SECRET_WORDS = ("api_key", "apikey", "token", "secret", "password", "authorization")
 _MASK = "***"
@@ -24,7 +24,7 @@ _LIBRARY_LEVEL = logging.WARNING
 
 
 class LogControl:
-    """The level of all loggers of this process, `debug`, `info`, `warning` or `error`."""
+    """The level of all loggers of this process: one of LEVELS."""
 
     def __init__(self, level: str) -> None:
         self.level = level

@@ -17,7 +17,7 @@ import trio
 
 from crdt.persist import StoreOp
 from meshd.errors import StorageError
-from meshd.runtime.limits import DISK_RETRY_MAX_S, DISK_RETRY_MIN_S, DISK_STOP_S
+from meshd.runtime.limits import DISK_RETRY_MAX_S, DISK_RETRY_MIN_S, DISK_STOP_S, LINGER_S
 from meshd.storage.fold import OpFold
 from meshd.storage.interface import Storage
 
@@ -95,6 +95,7 @@ class ThreadPersister:
         self._transactions = 0
         self._last_error: str | None = None
         self._progress = trio.Event()
+        self._submission = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
         self._thread = threading.Thread(target=self._work, name="meshd-storage", daemon=True)
 
@@ -104,7 +105,11 @@ class ThreadPersister:
         self._thread.start()
         task_status.started()
         try:
-            await trio.sleep_forever()
+            while True:
+                await self._submission.wait()
+                self._submission = trio.Event()
+                await trio.sleep(LINGER_S)
+                self._go()
         finally:
             with self._condition:
                 self._stopping = True
@@ -125,11 +130,17 @@ class ThreadPersister:
             self._waiting.add(ops)
             self._durable = self._durable or durable
             self._submitted += 1
+        self._submission.set()
+
+    def _go(self) -> None:
+        """Have the thread write what waits."""
+        with self._condition:
             self._condition.notify()
 
     async def flush(self) -> bool:
         """Wait for all that was submitted before; true once committed, false if the disk refuses now."""
         target, failed_before = self._submitted, self._attempts_failed
+        self._go()
         await trio.lowlevel.checkpoint()
         while self._committed < target:
             if self._attempts_failed > failed_before:

@@ -7,8 +7,10 @@ call.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import trio
@@ -18,10 +20,14 @@ from meshd.runtime.limits import LISTEN_BACKLOG, PEER_STOPPED_READING_MS
 
 
 class Link(NamedTuple):
-    """A connected byte stream and the remote's `host:port`, as far as it can be told."""
+    """A connected byte stream and the remote's `host:port`, as far as it can be told.
+
+    `send_now`, where there is one, hands bytes to the kernel without waiting and returns how many it took.
+    """
 
     stream: trio.abc.Stream
     remote: str
+    send_now: Callable[[bytes], int] | None = None
 
 
 class Bound(NamedTuple):
@@ -80,4 +86,12 @@ def _link(stream: trio.SocketStream) -> Link:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, PEER_STOPPED_READING_MS)
     host, port = stream.socket.getpeername()[:2]
-    return Link(stream, str(Address(host, port)))
+    return Link(stream, str(Address(host, port)), partial(_send_now, stream.socket))
+
+
+def _send_now(sock: trio.socket.SocketType, data: bytes) -> int:
+    """Write to a socket that does not block; 0 where it takes nothing, and where the writer will see why."""
+    try:
+        return os.write(sock.fileno(), data)
+    except OSError:
+        return 0
