@@ -122,7 +122,7 @@ def _from_file(
         if section == "worker":
             _collect_workers(body, source, workers, problems)
         elif section not in SECTIONS:
-            hint = _nearest(section, [*SECTIONS, "worker"])
+            hint = nearest(section, [*SECTIONS, "worker"])
             problems.append(ConfigProblem(section, f"there is no such section{hint}", source))
         elif not isinstance(body, dict):
             problems.append(
@@ -148,7 +148,7 @@ def _from_env(env: Mapping[str, str], problems: list[ConfigProblem]) -> dict[str
         if name in SETTINGS:
             found[name] = Raw(env[variable], f"${variable}", is_text=True)
         else:
-            hint = _nearest(variable, [variable_of(known) for known in SETTINGS])
+            hint = nearest(variable, [variable_of(known) for known in SETTINGS])
             problems.append(
                 ConfigProblem(variable, f"no setting belongs to this variable{hint}", "the environment")
             )
@@ -187,11 +187,12 @@ def variable_of(name: str) -> str:
 def _known(name: str, source: str, problems: list[ConfigProblem]) -> bool:
     if name in SETTINGS:
         return True
-    problems.append(ConfigProblem(name, f"there is no such setting{_nearest(name, SETTINGS)}", source))
+    problems.append(ConfigProblem(name, f"there is no such setting{nearest(name, SETTINGS)}", source))
     return False
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ": did you mean X?" for the known name that is nearest to a wrong one, else nothing."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     if not near and "." in name:  # the right key under the wrong section
         key = name.rpartition(".")[2]

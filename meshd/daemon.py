@@ -12,7 +12,9 @@ import trio
 
 if TYPE_CHECKING:
     from meshd.config import Config
+    from meshd.live_settings import LiveSettings
     from meshd.protocol.node import MeshNode
+    from meshd.reload import Reloader
     from meshd.runtime.logs import LogControl
     from meshd.runtime.mesh import Mesh
     from meshd.workers.capacity_tracker import CapacityTracker
@@ -23,15 +25,21 @@ if TYPE_CHECKING:
 class Daemon:
     """One daemon's parts. `stop` is set when it is to end; `withdrawing`: taking its workers with it."""
 
-    config: Config
+    settings: LiveSettings
     mesh: Mesh[MeshNode]
     plane: WorkerPlane
     capacity: CapacityTracker
     log_control: LogControl
     version: str
+    reloader: Reloader
     started: bool = False
     stop: trio.Event = field(default_factory=trio.Event)
     withdrawing: bool = False
+
+    @property
+    def config(self) -> Config:
+        """The settings in force now."""
+        return self.settings.config
 
     async def leave(self, *, keep_workers: bool) -> None:
         """Leave the mesh and stop. Unless they are to be kept, this node's workers are removed everywhere."""

@@ -6,10 +6,13 @@ that act on workers, then the API, so that whoever gets an answer gets a true on
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import signal
+import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +24,14 @@ from crdt.lww_map import Limits
 from crdt.prefixes import Prefix, PrefixTable, Rule
 from meshd.api import ApiEndpoints, serve_api
 from meshd.config import Config, parse_address
+from meshd.config_live import CONFIG_PREFIX
 from meshd.daemon import Daemon
 from meshd.discovery import dns, static, zeroconf
-from meshd.errors import BadRequest, ConfigError
+from meshd.errors import ConfigError, Unavailable
+from meshd.live_settings import LiveSettings, cluster_sealer, plane_settings
 from meshd.protocol.node import FORGET_PREFIX, MeshNode
 from meshd.protocol.settings import NodeSettings
+from meshd.reload import DeclaredWorkers, Reloader, Reread, Taken, declared_workers
 from meshd.runtime.endpoints import remove_endpoints, write_endpoints
 from meshd.runtime.logs import setup_logs
 from meshd.runtime.mesh import Mesh
@@ -33,37 +39,35 @@ from meshd.runtime.persister import ThreadPersister
 from meshd.runtime.sdnotify import READY, STOPPING, notify
 from meshd.runtime.transport import TcpTransport
 from meshd.storage import StoredState, open_sqlite
-from meshd.workers.capacity import CapacitySettings
+from meshd.workers.capacity import capacity_settings
 from meshd.workers.capacity_loop import run_capacity_loop
 from meshd.workers.capacity_tracker import CapacityTracker
 from meshd.workers.check_grpc import GrpcChecker
 from meshd.workers.check_http import HttpChecker
 from meshd.workers.check_ipc import IpcChecker
-from meshd.workers.core import PlaneSettings
 from meshd.workers.health_loop import HealthLoop
-from meshd.workers.health_machine import node_settings
 from meshd.workers.http_client import HttpClient
 from meshd.workers.inbound_loop import run_inbound_loop
-from meshd.workers.model import WorkerSpec, parse_spec
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.publish_loop import run_publish_loop
+from meshd.workers.publishing import Sealer
 from meshd.workers.reconcile_loop import run_reconcile_loop
 from meshd.workers.record import PREFIX, classify
-from meshd.workers.sealing import ClusterSealer, parse_secrets
 from meshd.workers.server_info import ServerInfo
 
 _log = structlog.get_logger("meshd")
 
-CONFIG_PREFIX = "config:"
-"""Cluster-wide settings, written by any node."""
-
 
 async def run_daemon(
-    config: Config, *, task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    reread: Reread | None = None,
+    *,
+    task_status: trio.TaskStatus[Daemon] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run one daemon until it is told to stop; starts with the daemon once it is ready.
 
-    Raises ConfigError, StorageError (DataDirMismatch, DataDirLocked) or OSError if it cannot start.
+    `reread` reads the configuration again, for a reload. Raises ConfigError, StorageError (DataDirMismatch,
+    DataDirLocked) or OSError if it cannot start.
     """
     log_control = setup_logs(config.log.level, config.log.format)
     for warning in config.warnings:
@@ -77,15 +81,21 @@ async def run_daemon(
     persister = ThreadPersister(storage)
     node = build_node(config, state)
     mesh = Mesh(node, TcpTransport(), persister)
-    plane = build_plane(config, node)
-    capacity = CapacityTracker(plane.events, lambda: plane.registry.list().workers, capacity_settings(config))
-    daemon = Daemon(config, mesh, plane, capacity, log_control, meshd.__version__)
+    sealer = cluster_sealer(config)
+    plane = build_plane(config, node, sealer)
+    capacity = CapacityTracker(
+        plane.events, lambda: plane.registry.list().workers, capacity_settings(config.capacity)
+    )
+    settings = LiveSettings(config, node.store, plane, capacity, log_control, sealer)
+    declared_before = DeclaredWorkers(plane, node.store)
+    reloader = Reloader(settings, declared_before, mesh, reread)
+    daemon = Daemon(settings, mesh, plane, capacity, log_control, meshd.__version__, reloader)
     async with trio.open_nursery() as disk:
         await disk.start(persister.run)
         async with trio.open_nursery() as net:
             await net.start(partial(mesh.run, config.mesh.bind, advertise=config.mesh.advertise))
             async with trio.open_nursery() as work:
-                await _start_work(daemon, declared, work)
+                await _start_work(daemon, partial(declared_before.take, declared), work)
                 async with trio.open_nursery() as front:
                     endpoints: ApiEndpoints = await front.start(serve_api, daemon)
                     _declare_ready(daemon, endpoints, data_dir)
@@ -128,50 +138,11 @@ def build_node(config: Config, state: StoredState) -> MeshNode:
     return MeshNode(settings, prefixes, rng, trio.current_time(), wall_ms, state.logs, state.meta)
 
 
-def build_plane(config: Config, node: MeshNode) -> WorkerPlane:
+def build_plane(config: Config, node: MeshNode, sealer: Sealer | None) -> WorkerPlane:
     """The worker plane over a mesh node."""
-    health = config.health
-    settings = PlaneSettings(
-        health=node_settings(health),
-        check_imports=health.check_imports,
-        remove_failed_workers=health.remove_failed_workers,
-        publish_loopback=config.sync.publish_loopback,
-        on_start=config.sync.on_start,
-        startup_grace_s=config.sync.startup_grace_s,
-    )
     rng = random.Random(secrets.randbits(128))
-    return WorkerPlane(
-        settings, node.store, rng, trio.current_time(), meta=node.store, sealer=cluster_sealer(config)
-    )
-
-
-def cluster_sealer(config: Config) -> ClusterSealer | None:
-    """What seals API keys, if the cluster has a secret. Raises ConfigError for a file without a good one."""
-    path = config.security.secret_file
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("security.secret_file", f"{path} cannot be read: {error}") from error
-    return ClusterSealer(config.node.cluster, parse_secrets(text))
-
-
-def capacity_settings(config: Config) -> CapacitySettings:
-    """What the operator set of capacity."""
-    section = config.capacity
-    return CapacitySettings(section.override, section.slots_per_worker, section.max_concurrent_requests)
-
-
-def declared_workers(config: Config) -> list[WorkerSpec]:
-    """The workers of the configuration file. Raises ConfigError naming the one at fault."""
-    specs = []
-    for number, table in enumerate(config.worker):
-        try:
-            specs.append(parse_spec(table))
-        except BadRequest as error:
-            raise ConfigError(f"worker[{number}].{error.field}", str(error)) from error
-    return specs
+    settings = plane_settings(config)
+    return WorkerPlane(settings, node.store, rng, trio.current_time(), meta=node.store, sealer=sealer)
 
 
 def wall_ms() -> int:
@@ -179,8 +150,8 @@ def wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-async def _start_work(daemon: Daemon, declared: list[WorkerSpec], work: trio.Nursery) -> None:
-    config, mesh, plane = daemon.config, daemon.mesh, daemon.plane
+async def _start_work(daemon: Daemon, declare: Callable[[float], Taken], work: trio.Nursery) -> None:
+    config, mesh, plane, settings = daemon.config, daemon.mesh, daemon.plane, daemon.settings
     http, grpc = HttpClient(), GrpcChecker()
     http_checker = HttpChecker(http)
     health = HealthLoop(
@@ -194,14 +165,20 @@ async def _start_work(daemon: Daemon, declared: list[WorkerSpec], work: trio.Nur
         },
     )
     plane.on_wake(health.wake)
+    settings.apply()
+    mesh.subscribe_keys(settings.keys_changed)
     await work.start(run_publish_loop, plane, mesh)
     await work.start(run_inbound_loop, plane, mesh)
-    await work.start(run_reconcile_loop, plane, mesh, lambda: config.sync.reconcile_interval_s)
+    await work.start(
+        partial(run_reconcile_loop, changed=settings.changed),
+        plane,
+        mesh,
+        lambda: settings.config.sync.reconcile_interval_s,
+    )
     await work.start(health.run)
     await work.start(run_capacity_loop, daemon.capacity, plane.registry.by_url, ServerInfo(http, grpc))
-    now = trio.current_time()
-    for spec in declared:
-        plane.register_or_replace(spec, now)
+    declare(trio.current_time())
+    mesh.after_write()
     await work.start(static.run, config.mesh.join, mesh.add_addresses)
     if config.discovery.dns:
         await work.start(dns.run, config.discovery.dns, mesh.add_addresses)
@@ -219,13 +196,36 @@ async def _start_work(daemon: Daemon, declared: list[WorkerSpec], work: trio.Nur
 
 
 async def _signals(daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """SIGTERM and SIGINT stop the daemon; a second one stops waiting."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        task_status.started()
-        async for number in received:
-            _log.info("signal", name=signal.Signals(number).name)
-            daemon.withdrawing = daemon.withdrawing or daemon.config.sync.on_stop == "withdraw"
-            daemon.stop.set()
+    """SIGTERM and SIGINT stop the daemon, SIGHUP has it read its files again."""
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                _log.info("signal", name=signal.Signals(number).name)
+                if number == signal.SIGHUP and not (on_terminal and _terminal_is_gone()):
+                    nursery.start_soon(_reload, daemon)
+                    continue
+                daemon.withdrawing = daemon.withdrawing or daemon.config.sync.on_stop == "withdraw"
+                daemon.stop.set()
+
+
+async def _reload(daemon: Daemon) -> None:
+    try:
+        await daemon.reloader.reload()
+    except ConfigError:
+        return  # nothing was changed, and the log says why
+    except Unavailable as error:
+        _log.warning("reload_unavailable", reason=error.message)
+
+
+def _terminal_is_gone() -> bool:
+    """Whether SIGHUP means what it meant at first: the terminal that the daemon runs in was closed."""
+    try:
+        os.tcgetpgrp(2)
+    except OSError:
+        return True
+    return False
 
 
 def _declare_ready(daemon: Daemon, endpoints: ApiEndpoints, data_dir: Path) -> None:

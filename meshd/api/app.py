@@ -18,11 +18,13 @@ from meshd.api.state import ApiState
 from meshd.api.table import Call, Operation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.responses import Response
 
     from meshd.api.backend import Daemon
     from meshd.api.worker_json import Clock
-    from meshd.config import ApiConfig
+    from meshd.config import ApiConfig, Config
 
 
 def load_guard(config: ApiConfig) -> Guard:
@@ -39,6 +41,13 @@ def create_app(daemon: Daemon, *, guard: Guard | None = None, clock: Clock | Non
     Raises ConfigError when a token file cannot be used. To be called on the trio thread.
     """
     state = ApiState(daemon, OPERATIONS, guard or load_guard(daemon.config.api), clock)
+
+    def read_tokens_again(config: Config) -> Callable[[], None]:
+        fresh = load_guard(config.api)
+        return lambda: setattr(state, "guard", fresh)
+
+    if guard is None:
+        daemon.reloader.prepare.append(read_tokens_again)
 
     async def call(operation: Operation, request: Request, body: bytes) -> Response:
         made = Call(state, operation, request, body)

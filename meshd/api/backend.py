@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     import trio
 
     from meshd.config import Config
+    from meshd.live_settings import LiveSettings
     from meshd.protocol.effects import MemberChanged
     from meshd.protocol.node import MeshNode
+    from meshd.reload import Reloader
     from meshd.workers.capacity_tracker import CapacityTracker
     from meshd.workers.plane import WorkerPlane
 
@@ -54,7 +56,15 @@ class Daemon(Protocol):
 
     @property
     def config(self) -> Config:
-        """Its settings."""
+        """Its settings, as they are in force now."""
+
+    @property
+    def settings(self) -> LiveSettings:
+        """The settings that change while it runs."""
+
+    @property
+    def reloader(self) -> Reloader:
+        """Reads its files again."""
 
     @property
     def mesh(self) -> MeshView:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshd.api import handle_daemon, handle_mesh, handle_workers, schemas
+from meshd.api import handle_daemon, handle_mesh, handle_settings, handle_workers, schemas
 from meshd.api.eventlog import KINDS
 from meshd.api.guard import Access
 from meshd.api.limits import DEFAULT_STORE_PAGE, MAX_PAGE
 from meshd.api.table import Operation, Param, Reply
 from meshd.workers.model import CONNECTION_MODES, RUNTIME_TYPES, WORKER_TYPES
 
-WORKERS, MESH, DAEMON = "Workers", "Mesh and store", "Daemon"
+WORKERS, MESH, SETTINGS, DAEMON = "Workers", "Mesh and store", "Settings", "Daemon"
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _FLAG: dict[str, Any] = {"type": "integer", "enum": [0, 1]}
@@ -258,6 +258,57 @@ OPERATIONS: tuple[Operation, ...] = (
         Access.WRITE,
         body=schemas.LeaveBody,
         body_required=False,
+    ),
+    Operation(
+        "GET",
+        "/config",
+        handle_settings.list_settings,
+        "Settings of the whole cluster, and what is in force on this node",
+        SETTINGS,
+        (Reply(200, "every setting that the cluster may set", schemas.SettingListing),),
+    ),
+    Operation(
+        "GET",
+        "/config/{key:path}",
+        handle_settings.get_setting,
+        "One such setting",
+        SETTINGS,
+        (Reply(200, "the setting", schemas.Setting), _BAD),
+    ),
+    Operation(
+        "PUT",
+        "/config/{key:path}",
+        handle_settings.set_setting,
+        "Set a setting on every node that does not set it itself",
+        SETTINGS,
+        (Reply(200, "in force here, and on disk", schemas.Setting), _BAD),
+        Access.WRITE,
+        body=schemas.SettingBody,
+    ),
+    Operation(
+        "DELETE",
+        "/config/{key:path}",
+        handle_settings.unset_setting,
+        "Take such a setting back",
+        SETTINGS,
+        (
+            Reply(200, "taken back, and on disk", schemas.Setting),
+            _BAD,
+            Reply(404, "KEY_NOT_FOUND: it was not set", schemas.ErrorBody),
+        ),
+        Access.WRITE,
+    ),
+    Operation(
+        "POST",
+        "/reload",
+        handle_settings.reload,
+        "Read this node's files again and take on what can be without a restart",
+        SETTINGS,
+        (
+            Reply(200, "what changed", schemas.ReloadedBody),
+            Reply(400, "BAD_CONFIG: nothing was changed", schemas.ErrorBody),
+        ),
+        Access.WRITE,
     ),
     Operation(
         "PUT",

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 Status = Literal["pending", "ready", "not_ready", "failed", "draining"]
-Level = Literal["debug", "info", "warning", "error"]
+Level = Literal["debug", "info", "warning", "error", "critical"]
 HostPort = Annotated[str, Meta(min_length=3, max_length=300, examples=["10.0.0.7:7390"])]
 
 
@@ -160,6 +160,45 @@ class LogLevelBody(Struct, forbid_unknown_fields=True):
     """The least level that is logged from now on."""
 
     level: Level
+
+
+class SettingBody(Struct, forbid_unknown_fields=True):
+    """The value that a setting is to have on every node that does not set it itself."""
+
+    value: Annotated[bool | int | float | str, Meta(examples=[2000])]
+
+
+class Setting(Struct):
+    """One setting: the cluster's value (null: not set), what is in force here, and where that comes from."""
+
+    key: str
+    cluster: Any
+    in_force: Any
+    source: Annotated[str | None, Meta(description="default, cluster, a file, a variable, or a flag")]
+    default: Any
+    wanted: Annotated[str | None, Meta(description="which values it takes")]
+    doc: str | None
+    problem: Annotated[str | None, Meta(description="why the cluster's value is left out here")]
+    set_on: Annotated[str | None, Meta(description="the node on which the cluster's value was set")]
+    age_s: float | None
+    beaten_by: Annotated[str | None, Meta(description="what of this node's own beats the cluster's value")]
+    cluster_wide: Annotated[bool, Meta(description="false: this version does not know it")]
+
+
+class SettingListing(Struct):
+    """Every setting that the cluster may set."""
+
+    settings: list[Setting]
+
+
+class ReloadedBody(Struct):
+    """What reading the node's files again did; `workers` lists URLs added, changed, removed and refused."""
+
+    status: str
+    message: str
+    applied: list[str]
+    needs_restart: list[str]
+    workers: dict[str, Any]
 
 
 class Told(Struct):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -78,7 +79,8 @@ def run(config: Path | None, sets: tuple[str, ...], **given: str | tuple[str, ..
     """Run the daemon in the foreground until it is told to stop."""
     flags: dict[str, str | Sequence[str]] = {FLAGS[name]: value for name, value in given.items() if value}
     settings = _load(config, flags, sets)
-    sys.exit(_run(settings))
+    reread = partial(load_config, config, dict(os.environ), flags, sets)
+    sys.exit(_run(settings, reread))
 
 
 @main.command()
@@ -117,14 +119,14 @@ def _load(config: Path | None, flags: dict[str, str | Sequence[str]], sets: Sequ
         sys.exit(WRONG_SETTINGS)
 
 
-def _run(settings: Config) -> int:
+def _run(settings: Config, reread: Callable[[], Config]) -> int:
     """Run until it ends; returns the exit code. What we do not know how to explain keeps its traceback."""
     import trio  # here, so that `validate` and `version` need neither it nor the daemon
 
     from meshd.main import run_daemon
 
     try:
-        trio.run(run_daemon, settings)
+        trio.run(run_daemon, settings, reread)
     except KeyboardInterrupt:
         return 0
     except BaseException as failure:

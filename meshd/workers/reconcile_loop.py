@@ -8,7 +8,7 @@ logged when there was something to repair.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -28,13 +28,20 @@ async def run_reconcile_loop(
     mesh: Sender,
     interval_s: Callable[[], float],
     *,
+    changed: Callable[[], Awaitable[None]] = trio.sleep_forever,
     cpu_clock: Callable[[], float] = time.thread_time,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Make a pass every `interval_s()` seconds until cancelled; `cpu_clock` measures in seconds."""
+    """Make a pass every `interval_s()` seconds until cancelled; `cpu_clock` measures in seconds.
+
+    `changed` returns when the interval may be another one: it then counts for the pause under way too.
+    """
     task_status.started()
     while True:
-        await trio.sleep(interval_s())
+        began = trio.current_time()
+        while (left_s := began + interval_s() - trio.current_time()) > 0:
+            with trio.move_on_after(left_s):
+                await changed()
         await reconcile(plane, mesh, cpu_clock)
 
 

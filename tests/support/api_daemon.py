@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,17 +25,23 @@ from meshd.api.boundary import Boundary
 from meshd.api.guard import Guard
 from meshd.api.worker_json import Clock
 from meshd.config import Config, load_config
+from meshd.config_live import CONFIG_PREFIX
+from meshd.live_settings import LiveSettings, plane_settings
 from meshd.protocol.effects import KeysChanged, MemberChanged
 from meshd.protocol.node import FORGET_PREFIX, MeshNode
 from meshd.protocol.settings import NodeSettings
+from meshd.reload import DeclaredWorkers, Reloader
 from meshd.workers.capacity import CapacitySettings
 from meshd.workers.capacity_tracker import CapacityTracker
-from meshd.workers.core import PlaneSettings
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.record import PREFIX, classify
 
 WALL_S = 1_700_000_000.0
-PREFIXES = PrefixTable(Prefix(PREFIX, Rule.SINGLE_WRITER, classify), Prefix(FORGET_PREFIX, Rule.MULTI_WRITER))
+PREFIXES = PrefixTable(
+    Prefix(PREFIX, Rule.SINGLE_WRITER, classify),
+    Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER),
+    Prefix(FORGET_PREFIX, Rule.MULTI_WRITER),
+)
 
 
 class FakeMesh:
@@ -47,14 +54,16 @@ class FakeMesh:
         """What `flush` answers."""
         self.addresses: list[tuple[str, str]] = []
         self.members: list[Callable[[MemberChanged], None]] = []
+        self.listeners: list[Callable[[tuple[str, ...]], None]] = []
         self.plane: WorkerPlane | None = None
 
     def after_write(self) -> None:
-        """Perform the effects; changed keys reach the plane in the same step."""
+        """Perform the effects; changed keys reach those who listen in the same step."""
         while effects := self.node.take_effects():
             for effect in effects:
-                if isinstance(effect, KeysChanged) and self.plane is not None:
-                    self.plane.keys_changed(effect.keys, 0.0)
+                if isinstance(effect, KeysChanged):
+                    for listener in self.listeners:
+                        listener(effect.keys)
         while self.plane is not None and self.plane.step(0.0, 100):
             pass
 
@@ -92,7 +101,7 @@ class FakeLogControl:
 class FakeDaemon:
     """Satisfies `meshd.api.backend.Daemon`. `sets` are settings as on the command line.
 
-    It holds what `peer` wrote, as if it had met it in a former life.
+    It holds what `peer` wrote, as if it had met it in a former life. `reread` is what a reload reads.
     """
 
     version = "1.2.3"
@@ -100,22 +109,35 @@ class FakeDaemon:
     def __init__(
         self, folder: Path = Path("/nonexistent"), *sets: str, node: str = "a", peer: FakeDaemon | None = None
     ) -> None:
-        self.config: Config = load_config(
-            sets=(f"node.data_dir={folder}", f"node.name={node}", "api.bind=127.0.0.1:0", *sets),
-            terminal=False,
-        )
+        self.sets = (f"node.data_dir={folder}", f"node.name={node}", "api.bind=127.0.0.1:0", *sets)
+        config = self.reread()
         rng = random.Random(1)
         logs = {} if peer is None else {peer.config.node.name: peer.mesh.node.map.own}
-        self.mesh = FakeMesh(
+        self.mesh: FakeMesh = FakeMesh(
             MeshNode(NodeSettings(node), PREFIXES, rng, 0.0, lambda: int(WALL_S * 1000), logs)
         )
-        self.plane = WorkerPlane(PlaneSettings(publish_loopback=True), self.mesh.node.store, rng, 0.0)
-        self.mesh.plane = self.plane
+        store = self.mesh.node.store
+        self.plane = WorkerPlane(plane_settings(config), store, rng, 0.0)
         self.capacity = CapacityTracker(self.plane.events, lambda: self.plane.registry, CapacitySettings())
         self.log_control = FakeLogControl()
+        self.settings = LiveSettings(config, store, self.plane, self.capacity, self.log_control)
+        self.settings.apply()
+        self.mesh.listeners += [self.settings.keys_changed, partial(self.plane.keys_changed, now=0.0)]
+        self.mesh.plane = self.plane
+        declared = DeclaredWorkers(self.plane, store)
+        self.reloader = Reloader(self.settings, declared, self.mesh, lambda: self.reread())
         self.started = True
         self.stop = trio.Event()
         self.left: list[bool] = []
+
+    @property
+    def config(self) -> Config:
+        """The settings in force."""
+        return self.settings.config
+
+    def reread(self) -> Config:
+        """Read the configuration, of `sets`."""
+        return load_config(sets=self.sets, terminal=False)
 
     async def leave(self, *, keep_workers: bool) -> None:
         """Remember how it was told to leave."""
