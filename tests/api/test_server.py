@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from meshd.api import limits
 from meshd.api.app import serve_api
@@ -186,37 +187,42 @@ async def _stalled_stream(daemon: FakeDaemon, endpoints: ApiEndpoints) -> HttpCl
     return client
 
 
-@pytest.mark.req("SEC-4")
-async def test_a_client_that_stops_reading_is_cut_off_after_the_send_limit(tmp_path: Path) -> None:
-    async def endless(scope: object, receive: object, send: object) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]  # ASGI
-        for _ in range(1000):
-            await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})  # type: ignore[operator]  # ASGI
+async def _endless(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application whose answers never end."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(1000):
+        await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
 
+
+@pytest.mark.req("SEC-4", "SYN-14")
+@pytest.mark.parametrize("ended_by", ["send limit", "stop"])
+async def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path, ended_by: str) -> None:
     config = ServerConfig()
-    config.send_timeout_s = 0.2
+    config.send_timeout_s = 0.2 if ended_by == "send limit" else PATIENCE_S
     stop = trio.Event()
-    with trio.fail_after(PATIENCE_S):
+    path = tmp_path / "socket"
+
+    async def serve(task_status: trio.TaskStatus[ApiEndpoints]) -> None:
+        await serve_http(
+            _endless,
+            bind=None,
+            unix_path=path,
+            guarded=False,
+            stop=stop,
+            on_stop=lambda: None,
+            config=config,
+            grace_s=0.2,
+            task_status=task_status,
+        )
+
+    with trio.fail_after(PATIENCE_S / 2):
         async with trio.open_nursery() as nursery:
-            path = tmp_path / "socket"
-
-            async def serve(task_status: trio.TaskStatus[ApiEndpoints]) -> None:
-                await serve_http(
-                    endless,
-                    bind=None,
-                    unix_path=path,
-                    guarded=False,
-                    stop=stop,
-                    on_stop=lambda: None,
-                    config=config,
-                    task_status=task_status,
-                )
-
             await nursery.start(serve)
             client = await HttpClient.unix(os.fspath(path))
             await client.send("GET", "/")
             await until(lambda: config.open_connections == 1)
-            await until(lambda: config.open_connections == 0)
+            if ended_by == "send limit":
+                await until(lambda: config.open_connections == 0)
             stop.set()
     await client.aclose()
 
