@@ -7,6 +7,7 @@ Run it on a machine with nothing else to do.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=_PARTS, help="measure this part; repeatable")
     args = parser.parse_args()
     figures: list[Figure] = []
+    print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores", flush=True)
     with Children() as children:
         _run(args.only or list(_PARTS), children, figures)
     if args.json is not None:

@@ -14,6 +14,7 @@ import socket
 import time
 from dataclasses import dataclass
 
+from meshd.demo.client import Connection
 from meshd.demo.processes import Daemon
 from tests.bench.figures import Figure, latency_figures
 from tests.support.processes import Mesh, eventually
@@ -96,6 +97,18 @@ def _round(post: _Stream, streams: tuple[_Stream, _Stream], spec: dict[str, obje
     return Round(at[post], (at[streams[0]], at[streams[1]]))
 
 
+def _floor(daemon: Daemon, rounds: int) -> list[float]:
+    """Seconds for the cheapest answer there is: what HTTP alone costs on this machine, now."""
+    connection, took = Connection(daemon.api), []
+    for _ in range(rounds):
+        before = time.perf_counter()
+        connection.call("GET", "/healthz").expect(200)
+        took.append(time.perf_counter() - before)
+        time.sleep(_PAUSE_S)
+    connection.close()
+    return took
+
+
 def measure(mesh: Mesh, rounds: int = ROUNDS) -> list[Figure]:
     """Register `rounds` workers on A, one after the other; B and C follow by events."""
     a, b, c = (mesh[name] for name in "abc")
@@ -119,6 +132,7 @@ def measure(mesh: Mesh, rounds: int = ROUNDS) -> list[Figure]:
     after = [max(each.events_s) - each.accepted_s for each in done]
     eventually(lambda: b.workers().keys() == c.workers().keys() == a.workers().keys(), "all list the same")
     return [
+        *latency_figures("GET /healthz on A, for comparison", _floor(a, rounds), None, None),
         *latency_figures("submitted on A to answered by A", [each.accepted_s for each in done], None, None),
         *latency_figures("submitted on A to event on B", [each.events_s[0] for each in done], 3.0, 15.0),
         *latency_figures("submitted on A to event on C", [each.events_s[1] for each in done], 3.0, 15.0),
