@@ -134,7 +134,7 @@ class Reloader:
                 sealer = await trio.to_thread.run_sync(cluster_sealer, config)
                 commits = [await trio.to_thread.run_sync(prepare, config) for prepare in self.prepare]
             except ConfigError as error:
-                _log.error("reload_refused", error=error.message)
+                _log.warning("reload_refused", error=error.message, hint="nothing was changed")
                 raise
             self._live.rebase(config, sealer)
             for commit in commits:

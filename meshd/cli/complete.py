@@ -19,7 +19,8 @@ MOST = 200
 """More than a person reads; also what is asked of the daemon."""
 
 
-def _offer(ctx: click.Context, fetch: Callable[[Api], list[CompletionItem]]) -> list[CompletionItem]:
+def offer(ctx: click.Context, fetch: Callable[[Api], list[CompletionItem]]) -> list[CompletionItem]:
+    """What `fetch` finds at the daemon within a moment, else nothing."""
     session = ctx.find_object(Session) or Session()
     session.timeout_s = MOMENT_S
     with ctx.scope(cleanup=False):  # click completes outside of any current context
@@ -45,7 +46,7 @@ def worker_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> 
         fitting = [info for info in found if str(info["id"]).startswith(incomplete.lower())]
         return [CompletionItem(str(info["id"]), help=str(info.get("url"))) for info in fitting[:MOST]]
 
-    return _offer(ctx, fetch)
+    return offer(ctx, fetch)
 
 
 def member_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -59,4 +60,4 @@ def member_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -
             if str(member["name"]).startswith(incomplete)
         ]
 
-    return _offer(ctx, fetch)
+    return offer(ctx, fetch)

@@ -4,6 +4,7 @@ import click
 
 from meshd.cli.cmd_admin import check, completion, log_level, version
 from meshd.cli.cmd_capacity import capacity, why
+from meshd.cli.cmd_config import config, reload
 from meshd.cli.cmd_converge import converge
 from meshd.cli.cmd_kv import kv
 from meshd.cli.cmd_mesh import forget, info, join, leave, members
@@ -26,6 +27,7 @@ for _command in (
     info,
     worker,
     kv,
+    config,
     watch,
     converge,
     capacity,
@@ -34,6 +36,7 @@ for _command in (
     leave,
     forget,
     check,
+    reload,
     log_level,
     version,
     completion,
