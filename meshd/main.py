@@ -20,17 +20,13 @@ import structlog
 import trio
 
 import meshd
-from crdt.lww_map import Limits
-from crdt.prefixes import Prefix, PrefixTable, Rule
 from meshd.api import ApiEndpoints, serve_api
+from meshd.build import build_node, build_plane
 from meshd.config import Config, parse_address
-from meshd.config_live import CONFIG_PREFIX
 from meshd.daemon import Daemon
 from meshd.discovery import dns, static, zeroconf
 from meshd.errors import ConfigError, Unavailable
-from meshd.live_settings import LiveSettings, cluster_sealer, plane_settings
-from meshd.protocol.node import FORGET_PREFIX, MeshNode
-from meshd.protocol.settings import NodeSettings
+from meshd.live_settings import LiveSettings, cluster_sealer
 from meshd.reload import DeclaredWorkers, Reloader, Reread, Taken, declared_workers
 from meshd.runtime.endpoints import remove_endpoints, write_endpoints
 from meshd.runtime.logs import setup_logs
@@ -38,7 +34,7 @@ from meshd.runtime.mesh import Mesh
 from meshd.runtime.persister import ThreadPersister
 from meshd.runtime.sdnotify import READY, STOPPING, notify
 from meshd.runtime.transport import TcpTransport
-from meshd.storage import StoredState, open_sqlite
+from meshd.storage import open_sqlite
 from meshd.workers.capacity import capacity_settings
 from meshd.workers.capacity_loop import run_capacity_loop
 from meshd.workers.capacity_tracker import CapacityTracker
@@ -48,11 +44,8 @@ from meshd.workers.check_ipc import IpcChecker
 from meshd.workers.health_loop import HealthLoop
 from meshd.workers.http_client import HttpClient
 from meshd.workers.inbound_loop import run_inbound_loop
-from meshd.workers.plane import WorkerPlane
 from meshd.workers.publish_loop import run_publish_loop
-from meshd.workers.publishing import Sealer
 from meshd.workers.reconcile_loop import run_reconcile_loop
-from meshd.workers.record import PREFIX, classify
 from meshd.workers.server_info import ServerInfo
 
 _log = structlog.get_logger("meshd")
@@ -79,10 +72,10 @@ async def run_daemon(
     for problem in state.problems:
         _log.error("storage_problem", problem=problem, set_aside=state.set_aside)
     persister = ThreadPersister(storage)
-    node = build_node(config, state)
+    node = build_node(config, state, _generator(), trio.current_time(), wall_ms)
     mesh = Mesh(node, TcpTransport(), persister)
     sealer = cluster_sealer(config)
-    plane = build_plane(config, node, sealer)
+    plane = build_plane(config, node, _generator(), trio.current_time(), sealer)
     capacity = CapacityTracker(
         plane.events, lambda: plane.registry.list().workers, capacity_settings(config.capacity)
     )
@@ -113,41 +106,13 @@ async def run_daemon(
     _log.info("stopped")
 
 
-def build_node(config: Config, state: StoredState) -> MeshNode:
-    """The mesh node that the configuration and the disk make."""
-    settings = NodeSettings(
-        node=config.node.name,
-        cluster=config.node.cluster,
-        zone=config.node.zone or "",
-        version=meshd.__version__,
-        heartbeat_s=config.mesh.heartbeat_s,
-        probe_timeout_s=config.mesh.probe_timeout_s,
-        suspicion_mult=config.mesh.suspicion_mult,
-        tombstone_grace_s=config.sync.tombstone_grace_s,
-        forget_after_s=config.sync.forget_after_s,
-        fence_keep_s=config.sync.fence_keep_s,
-        max_drift_ms=int(config.store.max_drift_s * 1000),
-        limits=Limits(config.store.max_key_bytes, config.store.max_value_bytes, config.store.max_keys),
-    )
-    prefixes = PrefixTable(
-        Prefix(PREFIX, Rule.SINGLE_WRITER, classify),
-        Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER),
-        Prefix(FORGET_PREFIX, Rule.MULTI_WRITER),
-    )
-    rng = random.Random(secrets.randbits(128))
-    return MeshNode(settings, prefixes, rng, trio.current_time(), wall_ms, state.logs, state.meta)
-
-
-def build_plane(config: Config, node: MeshNode, sealer: Sealer | None) -> WorkerPlane:
-    """The worker plane over a mesh node."""
-    rng = random.Random(secrets.randbits(128))
-    settings = plane_settings(config)
-    return WorkerPlane(settings, node.store, rng, trio.current_time(), meta=node.store, sealer=sealer)
-
-
 def wall_ms() -> int:
     """The wall clock in ms since 1970: for display and for warnings, never for decisions."""
     return time.time_ns() // 1_000_000
+
+
+def _generator() -> random.Random:
+    return random.Random(secrets.randbits(128))
 
 
 async def _start_work(daemon: Daemon, declare: Callable[[float], Taken], work: trio.Nursery) -> None:

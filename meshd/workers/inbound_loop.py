@@ -16,9 +16,6 @@ import trio
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.publish_loop import Sender
 
-AT_ONCE: Final = 16
-"""Keys that are taken in within the callback; some 50 us each."""
-
 SLICE: Final = 64
 """Keys that are taken in before the others have a turn: some 3 ms."""
 
@@ -48,12 +45,7 @@ async def run_inbound_loop(
     woken = trio.Event()
 
     def keys_changed(keys: tuple[str, ...]) -> None:
-        now = trio.current_time()
-        busy = plane.has_news
-        plane.keys_changed(keys, now)
-        if not busy and len(keys) <= AT_ONCE:
-            plane.step_news(now, AT_ONCE)
-        elif plane.has_news:
+        if plane.take_in(keys, trio.current_time()):
             woken.set()
 
     def member_changed(change: MemberNews) -> None:

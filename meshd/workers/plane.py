@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -31,6 +31,9 @@ from meshd.workers.worker import Worker
 
 if TYPE_CHECKING:
     import random
+
+AT_ONCE: Final = 16
+"""Keys that `take_in` looks at within the call; some 50 us each."""
 
 
 class WorkerPlane:
@@ -163,6 +166,17 @@ class WorkerPlane:
     def keys_changed(self, keys: Iterable[str], now: float) -> None:
         """The visible entries of these keys changed: look at them."""
         self._sync.mark(keys)
+
+    def take_in(self, keys: tuple[str, ...], now: float) -> bool:
+        """As `keys_changed`; a few keys are looked at right away, unless others wait. Returns whether any wait.
+
+        So a worker is visible here as soon as its record has arrived, and ten thousand hold nothing up.
+        """
+        busy = self._sync.has_news
+        self._sync.mark(keys)
+        if not busy and len(keys) <= AT_ONCE:
+            self._sync.step_news(now, AT_ONCE)
+        return self._sync.has_news
 
     def owner_changed(self, owner: str, now: float) -> None:
         """A member's state changed: judge its workers anew."""
