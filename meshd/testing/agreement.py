@@ -1,0 +1,119 @@
+"""Whether a cluster has come to rest, and what still differs: the test of convergence.
+
+Nodes that can talk must end up with the same map, and each with a registry that shows this map and nothing
+else. What is compared is recomputed here from the entries, not taken from the digests that nodes keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from crdt.hashing import MASK, content_leaf, log_leaf
+from crdt.types import KEY, SEQ, VALUE
+from meshd.testing.checks import Invariant
+from meshd.workers.record import PREFIX, RecordError, decode_record
+
+if TYPE_CHECKING:
+    from meshd.testing.process import Process
+
+
+def differences(groups: Iterable[list[Process]]) -> list[str]:
+    """What differs within each group of nodes that can talk; empty once they agree."""
+    found: list[str] = []
+    for group in groups:
+        names = {process.name for process in group}
+        for process in group:
+            states = {member.name: member.state for member in process.node.roster}
+            missing = [name for name in names - {process.name} if states.get(name) != "alive"]
+            if missing:
+                found.append(f"{process.name} does not see {', '.join(sorted(missing))}")
+        digests = {process.name: process.node.map.digest for process in group}
+        if len(set(digests.values())) > 1:
+            found.append(f"digests differ: { {name: f'{d:016x}' for name, d in digests.items()} }")
+        for process in group:
+            if process.plane.has_news:
+                found.append(f"{process.name} has keys to look at")
+            elif not found:
+                found += _registry_differs(process)
+        for owner in sorted(names):
+            stands = {_stand(process, owner) for process in group}
+            if len(stands) > 1:
+                found.append(f"the log of {owner} stands at {sorted(map(str, stands))}")
+    return found
+
+
+def _stand(process: Process, owner: str) -> object:
+    log = process.node.map.logs.get(owner)
+    return None if log is None else (log.gen, log.max, log.hash)
+
+
+def _registry_differs(process: Process) -> list[str]:
+    """Compare the registry with what the map shows, claim by claim."""
+    claims: dict[str, set[str]] = {}
+    for key in process.node.map.visible_keys(PREFIX):
+        found = process.node.map.visible(key)
+        if found is None or not found.readable:
+            continue
+        try:
+            url = decode_record(found.value).spec.url
+        except RecordError:
+            continue
+        claims.setdefault(url, set()).add(found.owner)
+    problems = []
+    workers = {worker.url: worker for worker in process.plane.registry}
+    for url in sorted(claims.keys() | workers.keys()):
+        worker = workers.get(url)
+        if worker is None:
+            problems.append(f"{process.name} does not list {url}")
+            continue
+        listed = {claim.owner for claim in worker.claims} | ({process.name} if worker.is_local else set())
+        if listed != claims.get(url, set()):
+            problems.append(
+                f"{process.name} lists {url} as of {sorted(listed)}, the map of {sorted(claims.get(url, ()))}"
+            )
+    return problems
+
+
+class MapsAddUp(Invariant):
+    """Hashes and digests that are kept incrementally are those of the entries."""
+
+    name = "hashes_add_up"
+
+    def settled(self) -> None:
+        """Recompute them all."""
+        for process in self.cluster.running():
+            store = process.node.map
+            for owner, log in store.logs.items():
+                total, last = 0, 0
+                for entry in log.entries.values():
+                    if entry[SEQ] <= last:
+                        self.fail(process, f"the log of {owner} is out of order at {entry[SEQ]}")
+                    last = entry[SEQ]
+                    if entry[VALUE] is not None:
+                        total += log_leaf(entry[KEY], entry[SEQ], entry[VALUE])
+                if total & MASK != log.hash:
+                    self.fail(process, f"the log of {owner} does not add up to its hash")
+                if last > log.max:
+                    self.fail(process, f"the log of {owner} has an entry beyond its end")
+            shown = sum(content_leaf(key, found.value) for key, found in store.view.winners.items())
+            if shown & MASK != store.digest:
+                self.fail(process, "the visible map does not add up to its digest")
+
+
+class RegistriesAreWhole(Invariant):
+    """Every worker stands under its URL, its id and its model in the registry, and nothing else does."""
+
+    name = "registries_are_whole"
+
+    def settled(self) -> None:
+        """Look every worker up in every way."""
+        for process in self.cluster.running():
+            registry = process.plane.registry
+            for worker in registry:
+                if registry.by_url(worker.url) is not worker:
+                    self.fail(process, f"{worker.url} is not found by its URL")
+                ids = [worker.id, *(claim.id for claim in worker.claims)]
+                for id in ids:
+                    if registry.get(id) is not worker:
+                        self.fail(process, f"{worker.url} is not found by its id {id}")

@@ -1,0 +1,241 @@
+"""Everything that a test can do to a cluster, by name: network, processes, disks, clocks, versions.
+
+Each method acts at once and is counted in `faults`, by kind; one that makes no sense at the moment (crashing
+a node that is down) does nothing and counts for nothing, so that random plans need not keep track.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from meshd.testing.health import Answer, HealthScript
+from meshd.testing.latency import Latency
+
+if TYPE_CHECKING:
+    from meshd.testing.checks import Checks
+    from meshd.testing.heap import EventHeap
+    from meshd.testing.network import Network
+    from meshd.testing.place import SimNode
+    from meshd.testing.trace import Trace
+
+
+class Faults:
+    """The commands of a `SimCluster`."""
+
+    nodes: dict[str, SimNode]
+    heap: EventHeap
+    network: Network
+    checks: Checks
+    trace: Trace
+    health: HealthScript
+    _injected: dict[str, int]
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """How often each kind of fault was injected."""
+        return dict(sorted(self._injected.items()))
+
+    def _tell(self, text: str, kind: str = "") -> None:
+        self.trace.add(self.heap.now, "*", "fault" if kind else "cluster", text)
+        if kind:
+            self._injected[kind] = self._injected.get(kind, 0) + 1
+
+    # -- network ---------------------------------------------------------------------------------
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Let nodes talk within their group only; those that are not named form a group of their own."""
+        sides = [list(group) for group in groups]
+        named = {name for side in sides for name in side}
+        rest = [name for name in self.nodes if name not in named]
+        sides = [side for side in (*sides, rest) if side]
+        self._tell(f"partition {' | '.join(','.join(side) for side in sides)}", "partition")
+        for side in sides:
+            for other in sides:
+                if side is not other:
+                    for a in side:
+                        for b in other:
+                            self.network.way(a, b).cut = True
+        self.network.hold()
+
+    def isolate(self, name: str) -> None:
+        """Cut one node off from all others."""
+        self.partition([name])
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing through from one node to another; the other direction stays."""
+        self._tell(f"cut {source} -> {target}", "one-way cut")
+        self.network.way(source, target).cut = True
+        self.network.hold()
+
+    def mend(self, a: str, b: str) -> None:
+        """Let two nodes talk again."""
+        self._tell(f"mend {a} - {b}")
+        for way in (self.network.way(a, b), self.network.way(b, a)):
+            way.cut = way.stalled = False
+        self.network.release()
+
+    def heal(self) -> None:
+        """Take everything back that was done to the network."""
+        self._tell("heal the network")
+        for a in self.nodes:
+            for b in self.nodes:
+                if a != b:
+                    way = self.network.way(a, b)
+                    way.cut = way.stalled = False
+                    way.reset_rate, way.latency = 0.0, None
+        self.network.slowness.clear()
+        self.network.release()
+
+    def stall(self, source: str, target: str) -> None:
+        """Hold back the bytes of open connections from one node to another, until `mend`."""
+        self._tell(f"stall {source} -> {target}", "stall")
+        self.network.way(source, target).stalled = True
+        self.network.hold()
+
+    def loss(self, rate: float, a: str | None = None, b: str | None = None) -> None:
+        """Reset connections at this share of frames: on all links, those of `a`, or that of `a`, `b`."""
+        self._tell(f"loss {rate:g} {a or ''} {b or ''}".rstrip(), "loss")
+        for source in self.nodes:
+            for target in self.nodes:
+                ends = {source, target}
+                if len(ends) == 2 and (a is None or a in ends) and (b is None or b in ends):
+                    self.network.way(source, target).reset_rate = rate
+
+    def delay(self, latency: Latency, a: str | None = None, b: str | None = None) -> None:
+        """Set how long frames take: everywhere, on the links of `a`, or between `a` and `b`."""
+        self._tell(f"delay {latency.median_s:g} s ~{latency.spread:g} {a or ''} {b or ''}".rstrip(), "delay")
+        for source in self.nodes:
+            for target in self.nodes:
+                ends = {source, target}
+                if len(ends) == 2 and (a is None or a in ends) and (b is None or b in ends):
+                    self.network.way(source, target).latency = latency
+
+    def reset(self, a: str, b: str) -> None:
+        """Break the connections between two nodes; what was under way arrives again or never."""
+        if self.network.break_between(a, b):
+            self._tell(f"reset {a} - {b}", "reset")
+
+    def half_open(self, a: str, b: str) -> None:
+        """Let `a` lose its connections to `b` without `b` noticing."""
+        if self.network.forget_half(a, b):
+            self._tell(f"half-open {a} - {b}", "half-open")
+
+    def slow(self, name: str, seconds: float) -> None:
+        """Let every frame to and from a node take this much longer; 0 makes it fast again."""
+        self._tell(f"slow {name} by {seconds:g} s", "slow node")
+        self.network.slowness[name] = seconds
+        if not seconds:
+            del self.network.slowness[name]
+
+    # -- processes -------------------------------------------------------------------------------
+
+    def start(self, name: str, join: Iterable[str] | None = None) -> SimNode:
+        """See SimCluster."""
+        raise NotImplementedError
+
+    def pause(self, name: str) -> None:
+        """Stop a process, as SIGSTOP does, or a machine that stalls."""
+        process = self.nodes[name].process
+        if process is not None and not process.paused:
+            self._tell(f"pause {name}", "pause")
+            process.pause()
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+        process = self.nodes[name].process
+        if process is not None and process.paused:
+            self._tell(f"resume {name}")
+            process.resume()
+
+    def crash(self, name: str, *, lose: int = 0, lying: bool = False, silently: bool = False) -> None:
+        """Kill a process. What its disk had committed stays, unless the machine goes with it.
+
+        `lose`: a power cut that takes up to so many of the newest transactions, of those that were not forced
+        to the disk; with `lying`, also of those that the disk said it had. `silently`: the machine is off the
+        network, and nobody is told that its connections are gone.
+        """
+        place = self.nodes[name]
+        process = place.process
+        if process is None:
+            return
+        kind = "crash" if not lose else "crash with torn writes" if lying else "crash with lost writes"
+        process.kill(silently)
+        lost = place.disk.crash(lose, lying=lying)
+        self._tell(f"{kind} of {name}" + (f", {lost} transactions lost" if lose else ""), kind)
+        place.process = None
+        self.checks.ended(process)
+
+    def lose_disk(self, name: str) -> None:
+        """Crash a node, if it runs, and put an empty disk in its place."""
+        place = self.nodes[name]
+        process, place.process = place.process, None
+        if process is not None:
+            process.kill(silently=False)
+        place.disk.wipe()
+        self._tell(f"{name} loses its disk", "lost disk")
+        if process is None:
+            self.checks.destroyed()
+        else:
+            self.checks.ended(process)
+
+    def restart(self, name: str) -> SimNode:
+        """Kill a process and start it again at once."""
+        self.crash(name)
+        return self.start(name)
+
+    def stop(self, name: str) -> None:
+        """Stop a node in good order (SIGTERM): its workers stay."""
+        self._leave(name, withdraw=False)
+
+    def leave(self, name: str) -> None:
+        """Have a node leave for good (`meshctl leave`): it takes its workers with it."""
+        self._leave(name, withdraw=True)
+
+    def _leave(self, name: str, withdraw: bool) -> None:
+        place = self.nodes[name]
+        process = place.process
+        if process is None or process.paused or process.leaving:
+            return
+        self._tell(f"{name} leaves" if withdraw else f"stop {name}", "leave" if withdraw else "stop")
+
+        def stopped() -> None:
+            place.process = None
+            self.checks.ended(process)
+
+        process.leave(withdraw, stopped)
+
+    def upgrade(self, name: str) -> SimNode:
+        """Stop a node and start it as a later version, which says more than this one understands."""
+        place = self.nodes[name]
+        self._tell(f"upgrade {name}", "upgrade")
+        place.newer = not place.newer
+        return self.restart(name)
+
+    # -- disks and clocks ------------------------------------------------------------------------
+
+    def fill_disk(self, name: str, full: bool = True) -> None:
+        """Let a disk refuse writes, or take them again."""
+        self._tell(
+            f"disk of {name} is {'full' if full else 'not full any more'}", "full disk" if full else ""
+        )
+        self.nodes[name].disk.fail_writes = "no space left on device" if full else None
+
+    def clock_jump(self, name: str, seconds: float) -> None:
+        """Set a node's wall clock forward, or back where negative."""
+        self._tell(f"clock of {name} jumps {seconds:+g} s", "clock jump")
+        self.nodes[name].clock.jump(seconds)
+
+    def clock_drift(self, name: str, rate: float) -> None:
+        """Let a node's clocks run at this rate; 1.0 is right."""
+        self._tell(f"clock of {name} runs at {rate:g}", "clock drift")
+        self.nodes[name].clock.drift(rate, self.heap.now)
+
+    # -- backends --------------------------------------------------------------------------------
+
+    def set_health(self, url: str, answer: Answer, seen_by: str | None = None) -> None:
+        """Let a worker's health checks pass, fail, time out or flap; for all nodes, or as one sees it."""
+        self._tell(
+            f"{url} answers {seen_by or 'everybody'} with {answer}", "" if answer == "pass" else "health"
+        )
+        self.health.set(url, answer, seen_by)

@@ -1,0 +1,147 @@
+"""What was promised to people, and whether it came true: acknowledged registrations and removals.
+
+Owns the history of commands per worker. A command is acknowledged once its node's disk has it. From then on
+it may come to nothing only if every copy of it was destroyed: with the disks and memories that held it. So at
+every fault that destroys something, each write of which no copy is left anywhere is struck off; what is not
+struck off must show when the cluster has come to rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from crdt.types import Dot, LogHead, dot_of
+from meshd.testing.checks import Invariant
+from meshd.workers.model import WorkerSpec
+from meshd.workers.record import worker_key
+
+if TYPE_CHECKING:
+    from meshd.testing.cluster import SimCluster
+    from meshd.testing.process import Process
+
+
+@dataclass(slots=True)
+class Write:
+    """One command about a worker: what it left behind, and what became of its acknowledgement."""
+
+    spec: WorkerSpec | None
+    """What was registered; None: the worker was removed, or is to be once it has drained."""
+    dot: Dot | None
+    """The write in the node's log; None if the command changed nothing there."""
+    acknowledged: bool = False
+    lost: bool = False
+    """Every copy is destroyed: nobody can be held to it."""
+
+
+@dataclass(slots=True)
+class History:
+    """All commands about one worker of one owner, oldest first."""
+
+    owner: str
+    url: str
+    writes: list[Write] = field(default_factory=list)
+
+    def promised(self) -> list[Write]:
+        """The newest acknowledged command and those after it: one of these must show. Empty: nothing must."""
+        for at in range(len(self.writes) - 1, -1, -1):
+            write = self.writes[at]
+            if write.acknowledged:
+                return [] if write.lost else self.writes[at:]
+        return []
+
+
+class Acknowledged(Invariant):
+    """An acknowledged write is never lost, and a removed worker never returns."""
+
+    name = "an_acknowledged_write_is_never_lost"
+
+    def __init__(self, cluster: SimCluster) -> None:
+        super().__init__(cluster)
+        self.histories: dict[str, History] = {}
+        """Key -> what was asked of it."""
+
+    def written(self, process: Process, url: str, removes: bool) -> object:
+        """Note a command that was accepted."""
+        worker = process.plane.registry.by_url(url)
+        spec = None if removes or worker is None or not worker.is_local else worker.spec
+        return self._note(process, url, spec)
+
+    def withdrawn(self, process: Process) -> None:
+        """Everything that the node had is removed; it ends only when its disk has that."""
+        for history in self.histories.values():
+            if history.owner == process.name and history.writes and history.writes[-1].spec is not None:
+                self._note(process, history.url, None).acknowledged = True
+
+    def _note(self, process: Process, url: str, spec: WorkerSpec | None) -> Write:
+        key = worker_key(process.name, url)
+        own = process.node.map.own
+        entry = own.entries.get(key)
+        write = Write(spec, None if entry is None else dot_of(entry, own.gen))
+        self.histories.setdefault(key, History(process.name, url)).writes.append(write)
+        return write
+
+    def acknowledged(self, process: Process, write: object) -> None:
+        """The command's answer went out."""
+        assert isinstance(write, Write)
+        write.acknowledged = True
+
+    def ended(self, process: Process) -> None:
+        """What was in memory only is gone, and maybe more."""
+        self._strike_off()
+
+    def noticed(self, process: Process, level: str, event: str, fields: dict[str, object]) -> None:
+        """Forgetting destroys copies, too."""
+        if event == "owner_forgotten":
+            self._strike_off()
+
+    def destroyed(self) -> None:
+        """A disk went."""
+        self._strike_off()
+
+    def _strike_off(self) -> None:
+        for history in self.histories.values():
+            for write in history.writes:
+                if write.acknowledged and not write.lost and write.dot is not None:
+                    write.lost = not any(self._copies(history.owner, write.dot))
+
+    def _copies(self, owner: str, dot: Dot) -> Iterator[bool]:
+        for place in self.cluster.nodes.values():
+            if place.process is not None:
+                log = place.process.node.map.logs.get(owner)
+                yield log is not None and _took_on(log.head(), dot)
+            else:
+                head = place.disk.content()[0].get(owner)
+                yield head is not None and _took_on(head, dot)
+
+    def settled(self) -> None:
+        """Hold every running owner, and everybody who shows its workers, to what was promised."""
+        for process in self.cluster.running():
+            if process.config.sync.on_start == "withdraw" or process.config.health.remove_failed_workers:
+                continue
+            for history in self.histories.values():
+                if history.owner == process.name:
+                    self._hold(process, history)
+
+    def _hold(self, process: Process, history: History) -> None:
+        promised = history.promised()
+        if not promised:
+            return
+        worker = process.plane.registry.by_url(history.url)
+        has = worker is not None and worker.is_local
+        wanted = [write.spec for write in promised if write.spec is not None]
+        if not has and len(wanted) == len(promised):
+            self.fail(process, f"{history.url} was registered here, and is gone")
+        if has and not wanted:
+            self.fail(process, f"{history.url} was removed here, and is back")
+        if has and worker is not None and not any(spec == worker.spec for spec in wanted):
+            self.fail(process, f"{history.url} is back as it was before its last change")
+
+
+def _took_on(head: LogHead, dot: Dot) -> bool:
+    """Whether a log has seen a write, whatever became of it since."""
+    counter, nonce, seq = dot
+    if head.gen == (counter, nonce):
+        return seq <= head.max
+    return any((row[0], row[1]) == (counter, nonce) and seq <= row[2] for row in head.lineage)
