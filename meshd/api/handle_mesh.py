@@ -40,7 +40,7 @@ async def list_store(call: Call) -> Response:
     limit = call.query_int("limit", limits.DEFAULT_STORE_PAGE, 1, limits.MAX_PAGE)
     assert limit is not None
     tombstones = call.query_flag("tombstones", False)
-    entries, following = readings.store_page(
+    entries, following = await readings.store_page(
         call.api, call.query("prefix") or "", tombstones, limit, call.query("after") or ""
     )
     return listing("entries", entries, encoder.encode, {} if following is None else {"next": following})

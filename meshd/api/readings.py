@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import trio
 from prometheus_client.core import GaugeMetricFamily
 
 from meshd.api import metrics
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from meshd.api.state import ApiState
 
+
+ROWS_AT_ONCE: Final = 100
+"""Store entries that are decoded before the others have a turn; some 3 ms."""
 
 _COUNTS = ("owners", "keys", "own_keys", "tombstones", "foreign", "unreadable", "connections")
 
@@ -52,7 +56,7 @@ def vector(api: ApiState) -> dict[str, Any]:
     return api.daemon.mesh.node.vector()
 
 
-def store_page(
+async def store_page(
     api: ApiState, prefix: str, tombstones: bool, limit: int, after: str
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return about `limit` entries with keys after `after`, and the key to go on after (None: that was all).
@@ -60,14 +64,22 @@ def store_page(
     The entries of one key are never torn apart, so a page may hold somewhat less or more than `limit`.
     """
     node, wall_ms = api.daemon.mesh.node, api.wall_ms()
-    found = node.store_entries(prefix, tombstones, limit + 1, after, wall_ms)
-    if len(found) <= limit:
-        return found, None
-    cut = found[limit]["key"]
-    page = [row for row in found if row["key"] != cut]
-    if page:
-        return page, page[-1]["key"]
-    return node.store_entry(cut, wall_ms), cut
+    places = node.store_places(prefix, tombstones, limit + 1, after)
+    following = None
+    if len(places) > limit:
+        cut = places[limit][0]
+        whole = [place for place in places if place[0] != cut]
+        if not whole:
+            return node.store_entry(cut, wall_ms), cut
+        places, following = whole, whole[-1][0]
+    page = []
+    for number, (key, owner) in enumerate(places, 1):
+        row = node.store_row(key, owner, wall_ms)
+        if row is not None:
+            page.append(row)
+        if number % ROWS_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return page, following
 
 
 def store_key(api: ApiState, key: str) -> list[dict[str, Any]]:
@@ -95,7 +107,7 @@ def convergence(api: ApiState) -> dict[str, Any]:
             {
                 "name": member["name"],
                 "state": member["state"],
-                "digest": own["digest"] if member["self"] else None,
+                "digest": member["digest"],
                 "lag": None if lag is None else sum(lag.values()),
             }
         )

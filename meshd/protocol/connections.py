@@ -240,6 +240,7 @@ class Connections:
             self._wake(session.conn)
         for row in beat.members:
             self._heard_member(session, row, now)
+        session.digest = beat.digest
         if beat.peers is not None:
             session.peers = frozenset(beat.peers)
             session.peers_known = True
@@ -384,7 +385,8 @@ class Connections:
         session.peers_announced = names
         session.token = self._next_token()
         session.token_sent_at = now
-        return Heartbeat(hlc, session.done, session.token, tuple(rows), tuple(members), peers)
+        digest = self._map.digest
+        return Heartbeat(hlc, session.done, session.token, tuple(rows), tuple(members), peers, digest)
 
     def _next_token(self) -> int:
         self._token = (self._token + 1) & 0xFFFFFFFF or 1

@@ -14,7 +14,7 @@ from crdt.errors import MapError
 from crdt.hlc import HybridClock
 from crdt.lww_map import Change, LwwMap
 from crdt.owner_log import OwnerLog
-from crdt.persist import PutMeta
+from crdt.persist import PutMeta, StoreOp
 from crdt.prefixes import PrefixTable
 from meshd.protocol import reads
 from meshd.protocol.connections import Connections
@@ -88,7 +88,7 @@ class MeshNode:
             meta,
             self._stamp,
             self._own_changed,
-            lambda ops: self._emit(Persist(ops)),
+            self._persist,
             self.owner_state,
             self.restored,
             now,
@@ -107,7 +107,7 @@ class MeshNode:
             settings.tombstone_grace_s,
             rng,
             self._own_moved,
-            self._effects.append,
+            self._emit,
             now,
         )
         self.store.nonce = self.ownership.nonce
@@ -134,7 +134,7 @@ class MeshNode:
             self._uncovered,
             self.forgetting.silence,
             self.forgetting.learnt,
-            lambda owner: self.roster.state_of(owner) == ALIVE,
+            self._is_alive,
         )
         self.connections.replicator = self.replicator
         self._ready = True
@@ -311,6 +311,17 @@ class MeshNode:
         """Entries in the order of their keys, from the first key after `after`."""
         return reads.entries(self, wall_ms, prefix, tombstones, limit, after or "")
 
+    def store_places(
+        self, prefix: str, tombstones: bool, limit: int, after: str | None
+    ) -> list[tuple[str, str]]:
+        """(key, owner) of what `store_entries` would show, for whoever shows it piece by piece."""
+        return reads.places(self, prefix, tombstones, limit, after or "")
+
+    def store_row(self, key: str, owner: str, wall_ms: int) -> dict[str, Any] | None:
+        """One entry of one log; None if it is gone."""
+        log = self.map.logs.get(owner)
+        return None if log is None or key not in log.entries else reads.entry(self, wall_ms, key, owner)
+
     def store_entry(self, key: str, wall_ms: int) -> list[dict[str, Any]]:
         """Everything held under one key, the entry that counts first."""
         return reads.key_entries(self, wall_ms, key)
@@ -323,6 +334,12 @@ class MeshNode:
                 return
             self._woken.add(effect.conn)
         self._effects.append(effect)
+
+    def _persist(self, ops: tuple[StoreOp, ...]) -> None:
+        self._emit(Persist(ops))
+
+    def _is_alive(self, owner: str) -> bool:
+        return self.roster.state_of(owner) == ALIVE
 
     def _stamp(self) -> int:
         return self._hlc.stamp(self._wall_clock())
@@ -411,13 +428,10 @@ class MeshNode:
         return next((session for session in sessions if owner in session.peers), None)
 
     def _forget(self, now: float) -> None:
-        def is_alive(owner: str) -> bool:
-            return self.roster.state_of(owner) == ALIVE
-
         if self.cut_off.update((member.name for member in self.roster if member.state == ALIVE), now):
             self._say_cut_off(now)
         connected = bool(self.connections.open) and not self.cut_off.holds_clock(now)
-        for owner in self.forgetting.tick(now, connected, is_alive):
+        for owner in self.forgetting.tick(now, connected, self._is_alive):
             self.forget(owner, now)
         for owner, counter in self._forgets.items():
             log = self.map.logs.get(owner)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 import cbor2
@@ -84,6 +85,7 @@ def members(node: MeshNode, now: float, wall_ms: int) -> list[dict[str, Any]]:
             "rtt_ms": 0.0,
             "since": rfc3339(wall_ms - (now - node.started_at) * 1000),
             "version": own.version,
+            "digest": digest_text(store.digest),
             "lag": {},
         }
     ]
@@ -102,6 +104,7 @@ def members(node: MeshNode, now: float, wall_ms: int) -> list[dict[str, Any]]:
                 "rtt_ms": None if member.rtt_s is None else round(member.rtt_s * 1000, 3),
                 "since": rfc3339(wall_ms - (now - member.since) * 1000),
                 "version": member.row.version,
+                "digest": None if session is None or session.digest is None else digest_text(session.digest),
                 "lag": None if session is None else _lag(node, session.reported),
             }
         )
@@ -154,9 +157,14 @@ def entries(
     limit: int = 1000,
     after: str = "",
 ) -> list[dict[str, Any]]:
-    """Store entries by key, then owner: the visible ones, and with `tombstones` also everything that is not.
+    """What `places` finds, each as `entry` shows it."""
+    return [entry(node, wall_ms, key, owner) for key, owner in places(node, prefix, tombstones, limit, after)]
 
-    At most `limit` of them, with keys greater than `after`.
+
+def places(node: MeshNode, prefix: str, tombstones: bool, limit: int, after: str) -> list[tuple[str, str]]:
+    """(key, owner) of store entries: the visible ones, and with `tombstones` also everything that is not.
+
+    At most `limit` of them in order, with keys greater than `after`.
     """
     store = node.map
     if tombstones:
@@ -172,8 +180,7 @@ def entries(
             for key, found in store.view.winners.items()
             if key.startswith(prefix) and key > after
         ]
-    pairs.sort()
-    return [entry(node, wall_ms, key, owner) for key, owner in pairs[:limit]]
+    return nsmallest(limit, pairs)
 
 
 def key_entries(node: MeshNode, wall_ms: int, key: str) -> list[dict[str, Any]]:

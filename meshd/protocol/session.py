@@ -112,6 +112,8 @@ class Session:
     vector_dirty: dict[str, None] = field(default_factory=dict)
     members_dirty: dict[str, None] = field(default_factory=dict)
     peers_announced: tuple[str, ...] | None = None
+    digest: int | None = None
+    """Of the peer's visible map, as it last told."""
     peers: frozenset[str] = frozenset()
     """Nodes to which the peer holds connections, as it last told."""
     peers_known: bool = False

@@ -66,7 +66,9 @@ def setup_logs(level: str, form: str | None, stream: TextIO | None = None) -> Lo
     if form == "json":
         ending = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     elif form == "console":
-        ending = [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        # The plain traceback: a rich one would print local variables, and with them request bodies.
+        plain = structlog.dev.plain_traceback
+        ending = [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=plain)]
     else:
         raise ValueError(f"a log format is json or console, not {form!r}")
     structlog.configure(

@@ -49,10 +49,10 @@ def encode(message: Message) -> bytes:
     match message:
         case Data(number, last, entries):
             return _pack((_DATA, number, last, entries))
-        case Heartbeat(hlc, done, token, rows, members, peers):
+        case Heartbeat(hlc, done, token, rows, members, peers, digest):
             packed_rows = [(row.owner, _flat_have(row.have)) for row in rows]
             packed_members = [(*member[:7], *member.extra) for member in members]
-            return _pack((_HEARTBEAT, hlc, done, token, packed_rows, packed_members, peers))
+            return _pack((_HEARTBEAT, hlc, done, token, packed_rows, packed_members, peers, digest))
         case Ping(token):
             return _pack((_PING, token))
         case Pong(token):
@@ -244,6 +244,7 @@ def _read_heartbeat(parts: tuple[Any, ...]) -> Heartbeat:
         tuple(rows),
         members,
         peers,
+        _int(parts[7], "digest"),
     )
 
 

@@ -67,7 +67,7 @@ class Heartbeat:
 
     `hlc` is the sender's clock. `done` counts the transfers of the receiver that the sender has dealt with,
     whether it took them or not: rows in this heartbeat include them. `token` wants a `Pong`. `peers` (None:
-    unchanged) names the nodes to which the sender holds open connections.
+    unchanged) names the nodes to which the sender holds open connections. `digest`: of its visible map.
     """
 
     hlc: int
@@ -76,6 +76,7 @@ class Heartbeat:
     rows: tuple[VectorRow, ...]
     members: tuple[MemberRow, ...]
     peers: tuple[str, ...] | None
+    digest: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations with which the daemon was started, instead of starting one."""
     seen: list[Config] = []
 
-    async def run_daemon(config: Config) -> None:
+    async def run_daemon(config: Config, _reread: object) -> None:
         seen.append(config)
         await trio.lowlevel.checkpoint()
 
@@ -79,7 +79,7 @@ def test_a_wrong_setting_is_one_line_with_its_field_and_exit_code_2(started: lis
 def test_what_stops_the_start_is_one_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, failure: Exception, words: str
 ) -> None:
-    async def run_daemon(_config: Config) -> None:
+    async def run_daemon(_config: Config, _reread: object) -> None:
         async with trio.open_nursery():
             raise failure
 
@@ -92,7 +92,7 @@ def test_what_stops_the_start_is_one_line_and_exit_code_1(
 
 
 def test_a_port_that_is_busy_is_no_fault_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run_daemon(_config: Config) -> None:
+    async def run_daemon(_config: Config, _reread: object) -> None:
         try:
             raise OSError(errno.EADDRINUSE, "in use")
         except OSError:
@@ -103,7 +103,7 @@ def test_a_port_that_is_busy_is_no_fault_of_the_configuration(monkeypatch: pytes
 
 
 def test_a_setting_that_only_the_daemon_can_judge_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run_daemon(_config: Config) -> None:
+    async def run_daemon(_config: Config, _reread: object) -> None:
         raise ConfigError("worker[0].cost", "must be a number")
 
     replace_daemon(monkeypatch, run_daemon)
@@ -113,7 +113,7 @@ def test_a_setting_that_only_the_daemon_can_judge_is_exit_code_2(monkeypatch: py
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run_daemon(_config: Config) -> None:
+    async def run_daemon(_config: Config, _reread: object) -> None:
         raise RuntimeError("a bug")
 
     replace_daemon(monkeypatch, run_daemon)
@@ -122,7 +122,7 @@ def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_interrupt_is_a_clean_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run_daemon(_config: Config) -> None:
+    async def run_daemon(_config: Config, _reread: object) -> None:
         raise KeyboardInterrupt
 
     replace_daemon(monkeypatch, run_daemon)
