@@ -87,7 +87,7 @@ def _returns(mine: OwnerLog, copy: OwnerLog, theirs: Dot, removal: Dot | None, i
 
 
 def wins_by_line(own: Dot, in_line: InLine) -> bool:
-    """Of two writes that did not know of each other: whether the own one was made after the branches parted."""
+    """Of two writes that did not know of each other: whether the own was made after the branches parted."""
     return in_line(own)
 
 

@@ -22,8 +22,9 @@ def classify(owner: str, key: str, value: bytes) -> Claim:
 
 
 def table() -> PrefixTable:
-    """`worker:` with one writer per key, `config:` with many."""
-    return PrefixTable(Prefix("worker:", Rule.SINGLE_WRITER, classify), Prefix("config:", Rule.MULTI_WRITER))
+    """`worker:` with one writer per key, `config:` and `forget:` with many."""
+    shared = (Prefix(name, Rule.MULTI_WRITER) for name in ("config:", "forget:"))
+    return PrefixTable(Prefix("worker:", Rule.SINGLE_WRITER, classify), *shared)
 
 
 def new_map(name: str, gen: Gen | None = (1, 1), limits: Limits | None = None) -> LwwMap:
