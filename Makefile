@@ -3,6 +3,7 @@
 #   make run    RUN_ARGS="--node-name a --mesh 127.0.0.1:7490"   more flags for the daemon
 #   make test   TEST_ARGS="tests/crdt -k tombstone"              less than everything
 #   make reqs   AREA=SYN                                         one area's requirements
+#   make sim    SEEDS=1000 FROM=1 PROFILE=disk                   a longer campaign, on given seeds, of fewer faults
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,9 +15,13 @@ STAMP := $(VENV)/.set-up
 RUN_ARGS ?=
 TEST_ARGS ?=
 AREA ?=
+SEEDS ?= 100
+FROM ?=
+PROFILE ?= all
+NODES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint style types contracts format bench reqs lock clean
+.PHONY: help setup run demo test lint style types contracts format bench sim reqs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +65,10 @@ format: setup ## put the code into its form
 
 bench: setup ## the figures: latency, catching up, idle cost
 	@$(BIN)/python -m tests.bench
+
+sim: setup ## random fault schedules on simulated clusters; SEEDS=1000 FROM=1 PROFILE=all NODES=5
+	@$(BIN)/python -m meshd.testing.campaign --seeds $(SEEDS) $(if $(FROM),--from $(FROM)) --profile $(PROFILE) \
+		--nodes $(NODES)
 
 reqs: setup ## every requirement with the tests that hold it
 	@$(BIN)/python -m tests.support.reqs $(if $(AREA),--area $(AREA))

@@ -141,7 +141,7 @@ class SimCluster(Faults):
 
     def run_for(self, seconds: float) -> None:
         """Let time pass. Raises Violation."""
-        self._run_to(self.now + seconds)
+        self.run_to(self.now + seconds)
 
     def run_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> float:
         """Let time pass until `condition()`; returns how long that took, in seconds. Raises SimTimeout."""
@@ -149,13 +149,14 @@ class SimCluster(Faults):
         while not condition():
             if self.now >= began + timeout_s:
                 raise SimTimeout(f"not so within {timeout_s:g} s")
-            self._run_to(min(self.now + LOOK_EVERY_S, began + timeout_s))
+            self.run_to(min(self.now + LOOK_EVERY_S, began + timeout_s))
         return self.now - began
 
-    def converge(self, timeout_s: float = CONVERGE_S) -> float:
+    def converge(self, timeout_s: float = CONVERGE_S, *, settle: bool = True) -> float:
         """Let time pass until all nodes that can talk agree; returns how long that took, in seconds.
 
-        Raises Violation if they do not, and if what they agree on is not what was promised.
+        Raises Violation if they do not, and if what they agree on is not what was promised (which is
+        not looked at without `settle`).
         """
         try:
             took = self.run_until(lambda: not self.differences(), timeout_s)
@@ -163,10 +164,12 @@ class SimCluster(Faults):
             text = f"no agreement within {timeout_s:g} s: {'; '.join(self.differences())}"
             self.trace.add(self.now, "*", "VIOLATED", text)
             raise Violation("replicas_that_can_talk_converge", "", self.now, text) from None
-        self.checks.settled()
+        if settle:
+            self.checks.settled()
         return took
 
-    def _run_to(self, time: float) -> None:
+    def run_to(self, time: float) -> None:
+        """Let time pass until it is `time`. Raises Violation."""
         heap = self.heap
         while (at := heap.next_time()) is not None and at <= time:
             heap.step()

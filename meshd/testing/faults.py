@@ -95,7 +95,7 @@ class Faults:
 
     def loss(self, rate: float, a: str | None = None, b: str | None = None) -> None:
         """Reset connections at this share of frames: on all links, those of `a`, or that of `a`, `b`."""
-        self._tell(f"loss {rate:g} {a or ''} {b or ''}".rstrip(), "loss")
+        self._tell(f"loss {rate:g} {a or ''} {b or ''}".rstrip(), "loss" if rate else "")
         for source in self.nodes:
             for target in self.nodes:
                 ends = {source, target}

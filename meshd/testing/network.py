@@ -56,6 +56,7 @@ class End:
         "closing",
         "coming",
         "coming_bytes",
+        "deaf",
         "far",
         "heard",
         "number",
@@ -85,6 +86,8 @@ class End:
         """(when it is here, when it was sent, frame; None: the far end's last word) towards this end."""
         self.coming_bytes = 0
         self.youngest = 0.0
+        self.deaf = False
+        """Nothing more comes: a reset is on its way."""
 
     def stands(self) -> bool:
         """Whether this end is open."""
@@ -204,10 +207,12 @@ class Network:
         self.frames += 1
         if way.reset_rate and way.rng.random() < way.reset_rate:
             self.resets += 1
+            far.deaf = True
             self._heap.after(self._delay(far), self._reset, far)
             self._heap.after(self._delay(end), self._reset, end)
             return
-        self._push(far, frame, len(frame))
+        if not far.deaf:
+            self._push(far, frame, len(frame))
 
     def _push(self, far: End, frame: bytes | None, size: int) -> None:
         here_at = far.youngest = max(far.youngest, self._heap.now + self._delay(far))
@@ -287,6 +292,7 @@ class Network:
         for end in broken:
             for each in (end, end.far):
                 each.coming.clear()
+                each.deaf = True
                 self._heap.after(0.0, self._reset, each)
         return len(broken)
 

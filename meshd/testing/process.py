@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.build import build_node, build_plane
 from meshd.config import Config
+from meshd.errors import StorageError
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
 from meshd.storage.memory import MemoryStorage
 from meshd.testing.disk import SimPersister
@@ -70,7 +71,11 @@ class Process:
         self.storage = MemoryStorage(
             place.disk, durability=place.config.store.durability, node_name=self.name
         )
-        state = self.storage.load()
+        try:
+            state = self.storage.load()
+        except StorageError:
+            self.storage.close()  # this process ends before it began
+            raise
         for problem in state.problems:
             self.note("disk", problem)
         self.persister = SimPersister(self.storage, self.later, place.write_s)
