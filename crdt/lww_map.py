@@ -82,6 +82,8 @@ class LwwMap:
         """Own removals, key -> dot, remembered beyond their tombstones; oldest first."""
         self.line: frozenset[int] = frozenset()
         """Boot nonces of this life and of those before it on this disk: each found what the last one left."""
+        self.overruled: set[str] = set()
+        """Own keys whose live value another life's log changed or removed, until they are written again."""
         self.view = View(prefixes, self.logs)
         for owner, log in self.logs.items():
             self.view.refresh(owner, list(log.entries))
@@ -151,7 +153,13 @@ class LwwMap:
 
     def absorb_own(self, copy: OwnerLog, gen: Gen) -> Change:
         """Take back a copy of the own log that the present lineage does not cover, under a new gen."""
-        return self._own_swapped(absorb(self.own, copy, gen, self.removed, self.in_line, self._stamp_of))
+        before = self.own.entries
+        change = self._own_swapped(absorb(self.own, copy, gen, self.removed, self.in_line, self._stamp_of))
+        after = self.own.entries
+        for key, entry in before.items():
+            if entry[VALUE] is not None and (key not in after or after[key][VALUE] != entry[VALUE]):
+                self.overruled.add(key)
+        return change
 
     def _stamp_of(self, entry: Entry) -> tuple[int, str] | None:
         prefix, value = self.prefixes.of(entry[KEY]), entry[VALUE]
@@ -183,6 +191,7 @@ class LwwMap:
             self._check_shared_keys(key)
             value = seal(Envelope(self._next_version(key), self.node, value))
         change = self._append(key, value, hlc)
+        self.overruled.discard(key)
         return Change(change.verdict, change.keys, (*change.ops, *self.let_go_of_removals((key,))))
 
     def delete(self, key: str, hlc: int) -> Change:

@@ -77,6 +77,12 @@ class LocalStore:
         """Whether this node removed `key` itself, remembered for as long as it might come back from peers."""
         return key in self._map.removed
 
+    def take_overruled(self, key: str) -> bool:
+        """Whether another life of this node changed or removed the own value of `key`; told once."""
+        overruled = key in self._map.overruled
+        self._map.overruled.discard(key)
+        return overruled
+
     def visible_keys(self, prefix: str) -> Iterable[str]:
         """The visible keys under a prefix."""
         return self._map.visible_keys(prefix)

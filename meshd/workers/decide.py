@@ -42,6 +42,10 @@ class Act(Enum):
     WITHHOLD = "withhold"
     """Tombstone the own entry of a local worker that other nodes cannot reach, and keep the worker (SYN-15).
     """
+    GIVE_UP = "give_up"
+    """Remove a local worker that another life of this node had removed."""
+    ADOPT = "adopt"
+    """Bring a local worker to what another life of this node had made of it."""
     RESTORE = "restore"
     TOMBSTONE = "tombstone"
     TAKE = "take"
@@ -69,6 +73,8 @@ class Facts(NamedTuple):
     """Whether this life removed that id itself."""
     restores: bool = True
     """Whether former workers come back by themselves (`sync.on_start = restore`)."""
+    overruled: bool = False
+    """Whether another life of this node wrote later what this one restored from its disk."""
     grace_over: bool = False
     """Whether those that had to register again have had their time."""
 
@@ -93,11 +99,15 @@ def decide(facts: Facts) -> Act:
 
 
 def _local(facts: Facts) -> Act:
-    """A local worker: the store shall say what the registry says. Nobody else's entry changes it."""
+    """A local worker: the store shall say what the registry says. Nobody else's entry changes it; only what
+    this node itself wrote in another life, and had lost, does.
+    """
     if facts.leaving:
         return Act.NOTHING
     if not facts.publishable:
         return Act.WITHHOLD if facts.stored is Stored.OWN else Act.NOTHING
+    if facts.overruled:
+        return Act.ADOPT if facts.stored is Stored.OWN else Act.GIVE_UP
     return Act.PUBLISH if facts.differs or facts.stored is not Stored.OWN else Act.NOTHING
 
 

@@ -37,6 +37,13 @@ class Store(Protocol):
     def own_deleted_in_this_life(self, key: str) -> bool:
         """Whether this node removed that key itself since its log was last split from its peers' copies."""
 
+    def take_overruled(self, key: str) -> bool:
+        """Whether another life of this node has changed or removed its own value of a key; told once.
+
+        That happens where this life began from a disk that lacked the newest writes (an old snapshot, a torn
+        tail) and peers gave them back: what this life restored from its disk is then older than the store.
+        """
+
     def visible_keys(self, prefix: str) -> Iterable[str]:
         """Return all keys under a prefix that have a visible entry."""
 

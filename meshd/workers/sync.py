@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from meshd.workers.adopt import adopted
 from meshd.workers.claims import with_claim, without_claim
 from meshd.workers.core import Core, key_of
 from meshd.workers.decide import Act, Facts, Registered, Stored, decide
@@ -245,10 +246,19 @@ class Sync:
                 differs=stored is None or stored.value != worker.value,
                 publishable=core.publisher.may_publish(worker),
                 leaving=core.publisher.leaving,
+                overruled=core.store.take_overruled(worker.key),
             )
         )
-        if act in (Act.PUBLISH, Act.WITHHOLD):
-            core.commit(worker, worker, now)
+        match act:
+            case Act.PUBLISH | Act.WITHHOLD:
+                core.commit(worker, worker, now)
+            case Act.GIVE_UP:
+                successor = core.import_of(worker.url, worker.claims, worker, now) if worker.claims else None
+                core.commit(worker, successor, now)
+            case Act.ADOPT:
+                record, _ = _read(stored)
+                settings = core.health_settings(worker.spec if record is None else record.spec, local=True)
+                core.commit(worker, worker if record is None else adopted(worker, record, settings, now), now)
         return act
 
     def _rejudge(self, worker: Worker, now: float) -> Act:

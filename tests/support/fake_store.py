@@ -59,6 +59,7 @@ class FakeStore:
         self.written: dict[str, int] = {}
         """Own key -> seq, of what the present life wrote."""
         self.deleted: set[str] = set()
+        self.overruled: set[str] = set()
         self.is_restored = True
         self.refuse_over_bytes = 262_144
         self.changed: dict[str, None] = {}
@@ -138,6 +139,21 @@ class FakeStore:
         """Whether this life deleted the key."""
         return key in self.deleted
 
+    def overrule(self, key: str, value: bytes | None) -> None:
+        """Another life of this node wrote or removed an own key, and a peer gave that back."""
+        if value is None:
+            self.logs[self._name].pop(key, None)
+        else:
+            self.logs[self._name][key] = value
+        self.overruled.add(key)
+        self.changed[key] = None
+
+    def take_overruled(self, key: str) -> bool:
+        """Whether `overrule` was called for the key since this was asked or the key was written."""
+        overruled = key in self.overruled
+        self.overruled.discard(key)
+        return overruled
+
     def visible_keys(self, prefix: str) -> Iterable[str]:
         """Return the keys under a prefix that are visible."""
         keys = sorted({key for log in self.logs.values() for key in log if key.startswith(prefix)})
@@ -151,6 +167,7 @@ class FakeStore:
         self.logs[self._name][key] = value
         self.written[key] = self.seq
         self.deleted.discard(key)
+        self.overruled.discard(key)
         self.writes.append((key, value))
         self.changed[key] = None
 

@@ -20,6 +20,10 @@ TABLE = [
     (Facts(LOCAL, OWN, publishable=False), Act.WITHHOLD),
     (Facts(LOCAL, OWN, differs=True, leaving=True), Act.NOTHING),
     (Facts(LOCAL, GONE, leaving=True), Act.NOTHING),
+    (Facts(LOCAL, GONE, overruled=True), Act.GIVE_UP),
+    (Facts(LOCAL, OWN, differs=True, overruled=True), Act.ADOPT),
+    (Facts(LOCAL, GONE, overruled=True, publishable=False), Act.NOTHING),
+    (Facts(LOCAL, GONE, overruled=True, leaving=True), Act.NOTHING),
     # another owner's value
     (Facts(NONE, OTHER), Act.TAKE),
     (Facts(CLAIM, OTHER, differs=True), Act.TAKE),
@@ -58,8 +62,8 @@ def every_fact() -> list[Facts]:
 
 
 @pytest.mark.req("SYN-7")
-def test_no_combination_removes_a_local_worker() -> None:
-    acts = {decide(facts) for facts in every_fact() if facts.registered is LOCAL}
+def test_nothing_but_another_life_of_this_node_removes_a_local_worker() -> None:
+    acts = {decide(facts) for facts in every_fact() if facts.registered is LOCAL and not facts.overruled}
     assert acts == {Act.NOTHING, Act.PUBLISH, Act.WITHHOLD}
 
 
