@@ -10,28 +10,17 @@ from typing import TYPE_CHECKING
 
 import meshd
 from crdt.lww_map import Limits
-from crdt.prefixes import Prefix, PrefixTable, Rule
 from meshd.config import Config
-from meshd.config_live import CONFIG_PREFIX
 from meshd.live_settings import plane_settings
-from meshd.protocol.node import FORGET_PREFIX, MeshNode
+from meshd.prefixes import prefix_table
+from meshd.protocol.node import MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.storage.interface import StoredState
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.publishing import Sealer
-from meshd.workers.record import PREFIX, classify
 
 if TYPE_CHECKING:
     import random
-
-
-def prefix_table() -> PrefixTable:
-    """The prefixes of the replicated map, each with its rule."""
-    return PrefixTable(
-        Prefix(PREFIX, Rule.SINGLE_WRITER, classify),
-        Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER),
-        Prefix(FORGET_PREFIX, Rule.MULTI_WRITER),
-    )
 
 
 def build_node(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshd.api import handle_daemon, handle_mesh, handle_settings, handle_workers, schemas
+from meshd.api import handle_daemon, handle_mesh, handle_settings, handle_snapshot, handle_workers, schemas
 from meshd.api.eventlog import KINDS
 from meshd.api.guard import Access
 from meshd.api.limits import DEFAULT_STORE_PAGE, MAX_PAGE
@@ -307,6 +307,18 @@ OPERATIONS: tuple[Operation, ...] = (
         (
             Reply(200, "what changed", schemas.ReloadedBody),
             Reply(400, "BAD_CONFIG: nothing was changed", schemas.ErrorBody),
+        ),
+        Access.WRITE,
+    ),
+    Operation(
+        "POST",
+        "/snapshot",
+        handle_snapshot.save_snapshot,
+        "Save what this node's disk holds, as one file; it holds API keys in clear",
+        DAEMON,
+        (
+            Reply(200, "the snapshot, for `meshctl snapshot`", media_type="application/octet-stream"),
+            Reply(503, "UNAVAILABLE: another one is being saved", schemas.ErrorBody),
         ),
         Access.WRITE,
     ),

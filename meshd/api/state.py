@@ -46,6 +46,7 @@ class ApiState:
         self.log = EventLog(os.urandom(6).hex())
         self.registry = new_registry()
         self.metrics = RequestMetrics(self.registry)
+        self.saving_snapshot = False
         self.registry.register(DaemonCollector(self._read))
         self._events = daemon.plane.events.subscribe(self._take_events)
         self._capacity = daemon.capacity.watch(self._take_capacity)

@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote, urlencode
 
 from meshd.cli.address import Address
@@ -21,6 +21,8 @@ from meshd.cli.exits import ApiRefused, CliError, InputRefused, NoSuchRoute, Tim
 DEFAULT_TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 1 << 30
 """A bound against a stream that never ends; a million entries are well below it."""
+
+PIECE_BYTES = 256 * 1024
 
 ADVICE = {
     "WORKER_ALREADY_EXISTS": "`meshctl worker set` changes it; to start anew, `meshctl worker rm` it first",
@@ -159,6 +161,23 @@ class Api:
             self._judge("GET", path, response, raw)
         sock.settimeout(quiet_s)
         return response
+
+    def download(self, method: str, path: str, out: BinaryIO) -> None:
+        """One request whose answer is bytes: write them to `out`, piece by piece.
+
+        Raises `CliError` for anything but a 2xx, and for an answer that breaks off.
+        """
+        response = self._exchange(method, path, b"", {"Accept": "*/*"})
+        if response.status >= 300:
+            self._judge(method, path, response, self._read(response))
+        try:
+            while piece := response.read(PIECE_BYTES):
+                out.write(piece)
+        except (http.client.HTTPException, TimeoutError, ConnectionError) as problem:
+            self.close()
+            raise self._lost(problem) from problem
+        if response.will_close:
+            self.close()
 
     def _exchange(
         self, method: str, target: str, data: bytes | None, headers: dict[str, str]

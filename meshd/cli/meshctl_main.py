@@ -8,6 +8,8 @@ from meshd.cli.cmd_config import config, reload
 from meshd.cli.cmd_converge import converge
 from meshd.cli.cmd_kv import kv
 from meshd.cli.cmd_mesh import forget, info, join, leave, members
+from meshd.cli.cmd_sim import sim
+from meshd.cli.cmd_snapshot import snapshot
 from meshd.cli.cmd_watch import watch
 from meshd.cli.cmd_worker import worker
 from meshd.cli.options import MeshGroup
@@ -28,6 +30,7 @@ for _command in (
     worker,
     kv,
     config,
+    snapshot,
     watch,
     converge,
     capacity,
@@ -38,6 +41,7 @@ for _command in (
     check,
     reload,
     log_level,
+    sim,
     version,
     completion,
 ):

@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from crdt.lww_map import LwwMap
-from crdt.prefixes import Prefix, PrefixTable, Rule
 from crdt.types import format_gen
 from meshd.cli.exits import CliError, Exit
 from meshd.errors import MeshdError
+from meshd.prefixes import prefix_table
 from meshd.protocol import reads
 from meshd.storage import read_offline
-from meshd.workers.record import classify
 
 if TYPE_CHECKING:
     from meshd.protocol.node import MeshNode
-
-WORKER_PREFIX = "worker:"
-CONFIG_PREFIX = "config:"
 
 
 class CannotRead(CliError):
@@ -54,7 +50,7 @@ class OfflineStore:
         self._directory = directory
         self._wall_ms = int(now * 1000)
         self._name = _text_of(self._state.meta.get("node"))
-        self._map = LwwMap(self._name or "", _prefixes(), logs=self._state.logs)
+        self._map = LwwMap(self._name or "", prefix_table(), logs=self._state.logs)
         # The read models of a running node look at nothing but its map.
         self._node = cast("MeshNode", _Held(self._map))
         self.problems: list[str] = list(self._state.problems)
@@ -93,13 +89,6 @@ class OfflineStore:
             "problems": self.problems,
             "damaged_owners": list(self._state.damaged_owners),
         }
-
-
-def _prefixes() -> PrefixTable:
-    """The daemon's prefixes."""
-    return PrefixTable(
-        Prefix(WORKER_PREFIX, Rule.SINGLE_WRITER, classify), Prefix(CONFIG_PREFIX, Rule.MULTI_WRITER)
-    )
 
 
 def _text_of(raw: bytes | None) -> str | None:
