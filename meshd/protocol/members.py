@@ -2,7 +2,8 @@
 
 A member's heartbeat count rises while it lives; the count travels with gossip, so a member counts as
 heard from by whatever path its risen count arrived. Silence makes it `suspect`, then `down`; only a
-risen count, a new life, or direct contact make it `alive` again. `left` is what a member says of itself.
+risen count or direct contact make it `alive` again. `left` is what a member says of itself.
+A life that is known by hearsay alone is `suspect` until its count is seen to rise: it may be long over.
 Silence is observed time: while this process itself was stopped, nobody grew more silent.
 """
 
@@ -85,7 +86,7 @@ class Members:
         if row.name == self._me:
             return None
         if member is None:
-            return self._add(row, now)
+            return self._add(row, now, ALIVE)
         same_life = member.row.nonce == row.nonce
         if not same_life or row.beat > member.row.beat or row.left != member.row.left:
             self.changed[row.name] = None
@@ -101,21 +102,23 @@ class Members:
             return None
         member = self._rows.get(row.name)
         if member is None:
-            return self._add(row, now) if len(self._rows) < MAX_MEMBERS else None
-        if row.nonce == member.row.nonce:
+            return self._add(row, now, SUSPECT) if len(self._rows) < MAX_MEMBERS else None
+        same_life = row.nonce == member.row.nonce
+        if same_life:
             if row.left < member.row.left or (row.beat <= member.row.beat and row.left == member.row.left):
                 return None
         elif row.nonce < member.row.nonce and (member.state in (ALIVE, SUSPECT) or row.left != NOT_LEFT):
             return None
-        risen = row.nonce != member.row.nonce or row.beat > member.row.beat
+        risen = row.beat > member.row.beat
         member.row = row
         self.changed[row.name] = None
         if row.left != NOT_LEFT:
             return self._become(member, LEFT, now)
-        if not risen:
+        if same_life and not risen:
             return None
         member.heard_at = now
-        return self._become(member, ALIVE, now)
+        unproven = not same_life and member.state != ALIVE
+        return self._become(member, SUSPECT if unproven else ALIVE, now)
 
     def says_left(self, name: str, left: int, now: float) -> StateChange | None:
         """The member announced over its own connection that it stops."""
@@ -155,8 +158,8 @@ class Members:
         self._rows.pop(name, None)
         self.changed.pop(name, None)
 
-    def _add(self, row: MemberRow, now: float) -> StateChange:
-        state = ALIVE if row.left == NOT_LEFT else LEFT
+    def _add(self, row: MemberRow, now: float, state: str) -> StateChange:
+        state = state if row.left == NOT_LEFT else LEFT
         self._rows[row.name] = Member(row, state, now, now)
         self.changed[row.name] = None
         return StateChange(row.name, state, None)

@@ -116,3 +116,33 @@ def test_the_next_deadline_is_the_first_silence_to_take_effect() -> None:
     table.contact(row("a"), 0.0)
     table.contact(row("b"), 1.0)
     assert table.next_deadline() == SUSPECT_AFTER_S
+
+
+@pytest.mark.req("MSH-2", "SYN-13")
+def test_a_member_known_by_hearsay_is_suspect_until_its_beat_rises() -> None:
+    table = members()
+    change = table.rumour(row(beat=7), 0.0)
+    assert change is not None
+    assert change.state == SUSPECT
+    assert table.rumour(row(beat=7), 1.0) is None
+    change = table.rumour(row(beat=8), 2.0)
+    assert change is not None
+    assert change.state == ALIVE
+
+
+def test_hearsay_of_another_life_does_not_make_a_dead_member_alive() -> None:
+    for nonce in (3, 9):
+        table = members()
+        table.contact(row(nonce=5), 0.0)
+        tick_through(table, 0.0, 20.0)
+        change = table.rumour(row(nonce=nonce, beat=40), 20.0)
+        assert change is not None
+        assert change.state == SUSPECT
+        assert tick_through(table, 20.5, 40.0) == [DOWN]
+
+
+def test_hearsay_of_a_new_life_does_not_make_a_live_member_suspect() -> None:
+    table = members()
+    table.contact(row(nonce=5), 0.0)
+    assert table.rumour(row(nonce=9, beat=1), 1.0) is None
+    assert table.state_of("a") == ALIVE

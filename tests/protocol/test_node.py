@@ -155,6 +155,23 @@ def test_a_dead_owner_is_forgotten_once_and_comes_back_when_it_returns() -> None
     assert pump.values("c") == {"worker:a/1": b"one"}
 
 
+@pytest.mark.req("SYN-13")
+def test_restarts_of_the_others_do_not_set_back_the_age_of_a_dead_owner() -> None:
+    pump = mesh("a", "b", "d", "c", forget_after_s=900.0)
+    pump.put("c", "worker:c/1", b"one")
+    pump.run(1.0)
+    pump.crash("c")
+    for _ in range(6):
+        for name in ("a", "b", "d"):
+            pump.run(100.0)
+            pump.crash(name)
+            pump.run(1.0)
+            pump.start(name, seeds=("a", "b"), forget_after_s=900.0)
+            pump.run(1.0)
+            assert pump.nodes[name].owner_state("c") != "alive"
+    assert pump.values("a") == pump.values("b") == pump.values("d") == {}
+
+
 @pytest.mark.req("CRD-4")
 def test_of_two_processes_with_one_copied_disk_the_older_stops_publishing() -> None:
     pump = mesh("a", "b")
