@@ -85,7 +85,7 @@ class Invariant:
     def forgotten(self, owner: str) -> None:
         """An operator had an owner forgotten."""
 
-    def destroyed(self) -> None:
+    def destroyed(self, name: str) -> None:
         """Something that was stored is gone, of a node that does not run."""
 
     def settled(self) -> None:
@@ -179,10 +179,10 @@ class Checks:
         for told in self._wants["forgotten"]:
             told(owner)
 
-    def destroyed(self) -> None:
+    def destroyed(self, name: str) -> None:
         """See Invariant."""
         for told in self._wants["destroyed"]:
-            told()
+            told(name)
 
     def settled(self) -> None:
         """See Invariant."""

@@ -162,6 +162,7 @@ class Faults:
         kind = "crash" if not lose else "crash with torn writes" if lying else "crash with lost writes"
         process.kill(silently)
         lost = place.disk.crash(lose, lying=lying)
+        place.harmed = place.harmed or lost > 0
         self._tell(f"{kind} of {name}" + (f", {lost} transactions lost" if lose else ""), kind)
         place.process = None
         self.checks.ended(process)
@@ -173,9 +174,10 @@ class Faults:
         if process is not None:
             process.kill(silently=False)
         place.disk.wipe()
+        place.harmed = True
         self._tell(f"{name} loses its disk", "lost disk")
         if process is None:
-            self.checks.destroyed()
+            self.checks.destroyed(name)
         else:
             self.checks.ended(process)
 

@@ -1,9 +1,9 @@
 """What was promised to people, and whether it came true: acknowledged registrations and removals.
 
 Owns the history of commands per worker. A command is acknowledged once its node's disk has it. From then on
-it may come to nothing only if every copy of it was destroyed: with the disks and memories that held it. So at
-every fault that destroys something, each write of which no copy is left anywhere is struck off; what is not
-struck off must show when the cluster has come to rest.
+it may come to nothing only if that disk was harmed, and every copy elsewhere was destroyed with the disk or
+memory that held it. So at every fault that destroys something, each write of which no copy is left anywhere
+is struck off; what is not struck off must show when the cluster has come to rest.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Write:
     dot: Dot | None
     """The write in the node's log; None if the command changed nothing there."""
     acknowledged: bool = False
+    kept: bool = True
+    """Whether its node's disk has to have it, once it is acknowledged: until that disk is harmed."""
     lost: bool = False
     """Every copy is destroyed: nobody can be held to it."""
 
@@ -89,6 +91,7 @@ class Acknowledged(Invariant):
 
     def ended(self, process: Process) -> None:
         """What was in memory only is gone, and maybe more."""
+        self._look_at_disk(process.name)
         self._strike_off()
 
     def noticed(self, process: Process, level: str, event: str, fields: dict[str, object]) -> None:
@@ -96,24 +99,37 @@ class Acknowledged(Invariant):
         if event == "owner_forgotten":
             self._strike_off()
 
-    def destroyed(self) -> None:
+    def destroyed(self, name: str) -> None:
         """A disk went."""
+        self._look_at_disk(name)
         self._strike_off()
+
+    def _look_at_disk(self, name: str) -> None:
+        """Note what a disk that was harmed has no more."""
+        place = self.cluster.nodes[name]
+        if not place.harmed:
+            return
+        place.harmed = False
+        head = place.disk.content()[0].get(name)
+        for history in self.histories.values():
+            if history.owner == name:
+                for write in history.writes:
+                    write.kept = write.kept and head is not None and _has(head, write.dot)
 
     def _strike_off(self) -> None:
         for history in self.histories.values():
             for write in history.writes:
-                if write.acknowledged and not write.lost and write.dot is not None:
+                if write.acknowledged and not write.kept and not write.lost and write.dot is not None:
                     write.lost = not any(self._copies(history.owner, write.dot))
 
     def _copies(self, owner: str, dot: Dot) -> Iterator[bool]:
         for place in self.cluster.nodes.values():
             if place.process is not None:
                 log = place.process.node.map.logs.get(owner)
-                yield log is not None and _took_on(log.head(), dot)
+                yield log is not None and _has(log.head(), dot)
             else:
                 head = place.disk.content()[0].get(owner)
-                yield head is not None and _took_on(head, dot)
+                yield head is not None and _has(head, dot)
 
     def settled(self) -> None:
         """Hold every running owner, and everybody who shows its workers, to what was promised."""
@@ -139,8 +155,10 @@ class Acknowledged(Invariant):
             self.fail(process, f"{history.url} is back as it was before its last change")
 
 
-def _took_on(head: LogHead, dot: Dot) -> bool:
+def _has(head: LogHead, dot: Dot | None) -> bool:
     """Whether a log has seen a write, whatever became of it since."""
+    if dot is None:
+        return True
     counter, nonce, seq = dot
     if head.gen == (counter, nonce):
         return seq <= head.max

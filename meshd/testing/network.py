@@ -158,6 +158,8 @@ class Network:
             del self._ends[end]
             if not silently:
                 self._heap.after(self._delay(end.far), self._reset, end.far)
+            elif end.far.way_in.blocked:
+                end.far.coming.clear()  # what its machine had not got out yet went with it
 
     def resumed(self, process: Process) -> None:
         """A stopped process takes bytes again."""

@@ -47,6 +47,8 @@ class SimNode:
         self.lives = 0
         self.newer = False
         """Whether its next life speaks as a later version of meshd would."""
+        self.harmed = False
+        """Whether its disk lost something that it had said to have."""
         self.write_s = 0.002
         """How long its disk takes for a transaction, in seconds."""
         self.process: Process | None = None
