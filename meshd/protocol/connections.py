@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from crdt.errors import MapError
 from crdt.lww_map import LwwMap
 from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
 from meshd.protocol.effects import CloseConnection, Notice, Wake
@@ -19,6 +20,7 @@ from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Phase, Session
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.errors import WireError
+from meshd.wire.limits import MAX_WAITING
 from meshd.wire.messages import (
     PROTOCOL_VERSION,
     Begin,
@@ -110,8 +112,13 @@ class Connections:
             self._greet(session, message, now)
         elif session.phase is Phase.OPEN:
             self._receive_open(session, message, now)
-        elif session.phase is Phase.CONTESTED and isinstance(message, Reject):
-            self._rejected(session, message, now)
+        elif session.phase is Phase.CONTESTED:
+            if isinstance(message, Reject):
+                self._rejected(session, message, now)
+            elif len(session.waiting) >= MAX_WAITING:
+                self.close(session, "said too much while its name was contested")
+            else:
+                session.waiting.append(message)
 
     def close(self, session: Session, reason: str) -> None:
         """Give up a connection; the driver closes it once its last words are out."""
@@ -198,6 +205,18 @@ class Connections:
         self._emit(Notice("info", "peer_connected", {"peer": session.name, "remote": session.remote}))
         self._peers_changed()
         self._wake(session.conn)
+        self._hear_waiting(session, now)
+
+    def _hear_waiting(self, session: Session, now: float) -> None:
+        """What the peer said while its name was contested counts now."""
+        waiting, session.waiting = session.waiting, []
+        try:
+            for message in waiting:
+                self.receive(session, message, now)
+        except (WireError, MapError) as error:
+            fields: dict[str, object] = {"remote": session.remote, "peer": session.name, "reason": str(error)}
+            self._emit(Notice("warning", "bad_peer_input", fields))
+            self.close(session, f"bad input: {error}")
 
     def _peers_changed(self) -> None:
         for session in self.open.values():

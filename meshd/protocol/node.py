@@ -136,6 +136,7 @@ class MeshNode:
             self.forgetting.learnt,
             self._may_send,
         )
+        self.replicator.own_log_halted = self.ownership.is_halted
         self.connections.replicator = self.replicator
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
@@ -217,7 +218,6 @@ class MeshNode:
         self.connections.tick(now)
         self.replicator.tick(now)
         self.ownership.tick(now)
-        self.replicator.own_log_halted = bool(self.ownership.halted)
         self._offer(now)
         self._forget(now)
         self.store.age_removals(now, self.settings.forget_after_s)

@@ -6,7 +6,8 @@
   fence) it moves above that gen. Moves are rate-limited.
 - A copy of its log that its lineage does not cover is merged in, under a new gen.
 - When the gens that force it on keep coming from one foreign life, two processes share one name: the life
-  that booted with the lower gen stops publishing, and says so.
+  that booted with the lower gen stops publishing, and says so. As the other one may be gone by then, it tries
+  again after a while that doubles each time; if the other lives, that costs a gen or two and ends in silence.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ BUMP_WINDOW_S = 10.0
 """At most BURST_BUMPS new gens within this long; a further one waits."""
 FORCED_LIMIT = 3
 """So many moves forced by one foreign life mean that it is another process under this name."""
+HALT_S = 60.0
+LONGEST_HALT_S = 3600.0
+"""For how long a life that met another one under its name is silent before it tries again."""
 COUNTER_CEILING = COUNTER_LIMIT - 2**20
 """No life comes near this by itself: whoever speaks of such a gen is broken, and is not followed."""
 META_COUNTER = "gen_counter"
@@ -64,6 +68,8 @@ class Ownership:
         self.halted = ""
         """Why the own log is no longer published; empty while it is."""
         self._forced: dict[int, tuple[int, Gen]] = {}
+        self._halt_s = HALT_S
+        self._halted_until = 0.0
         self._bumps: deque[float] = deque(maxlen=BURST_BUMPS)
         self._wanted = NO_GEN
         self._poisoned = False
@@ -77,6 +83,10 @@ class Ownership:
     def gen(self) -> Gen:
         """The gen that the own log is written under now."""
         return self._map.own.gen
+
+    def is_halted(self) -> bool:
+        """Whether the own log is not to be sent to anybody, since another life publishes under this name."""
+        return bool(self.halted)
 
     def heard(self, have: Have, now: float) -> None:
         """A peer told what it has and knows of this node's own log."""
@@ -94,10 +104,10 @@ class Ownership:
                 self._notice(Notice("error", "gen_out_of_reach", {"gen": format_gen(foreign)}))
             return
         self._wanted = max(self._wanted, foreign)
-        self._count_force(foreign)
+        self._count_force(foreign, now)
         self.tick(now)
 
-    def _count_force(self, foreign: Gen) -> None:
+    def _count_force(self, foreign: Gen, now: float) -> None:
         nonce = foreign[1]
         if nonce in (FENCE_NONCE, self.nonce) or self._map.own.covers(foreign, 0):
             return
@@ -110,6 +120,8 @@ class Ownership:
                 f"another process publishes as {self._map.node!r} (life {nonce:016x}, started later);"
                 " stop one of them: a copied data directory, or one name on two nodes"
             )
+            self._halted_until = now + self._halt_s
+            self._halt_s = min(2 * self._halt_s, LONGEST_HALT_S)
             self._notice(Notice("error", "own_log_halted", {"reason": self.halted}))
 
     def offered(self, copy: OwnerLog, now: float) -> None:
@@ -125,6 +137,9 @@ class Ownership:
 
     def tick(self, now: float) -> None:
         """Move above what was met, if the rate allows, and collect tombstones that are past their grace."""
+        if self.halted and now >= self._halted_until:
+            self.halted = ""
+            self._notice(Notice("warning", "own_log_resumed", {"gen": format_gen(self.gen)}))
         if self._wanted >= self.gen and not self.halted and self._may_bump(now):
             counter = 1 + max(self._wanted[0], self.gen[0])
             self._wanted = NO_GEN
@@ -168,7 +183,9 @@ class Ownership:
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""
         times = []
-        if self._wanted != NO_GEN and not self.halted:
+        if self.halted:
+            times.append(self._halted_until)
+        elif self._wanted != NO_GEN:
             times.append(self._bumps[0] + BUMP_WINDOW_S if len(self._bumps) == BURST_BUMPS else 0.0)
         if self._map.own.tombstones:
             times.append(self._samples[0][0] + self._grace_s if self._samples else 0.0)

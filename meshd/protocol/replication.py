@@ -80,8 +80,8 @@ class Replicator:
         self._learnt = learnt
         self._is_alive = is_alive
         self._behind: dict[str, _Behind] = {}
-        self.own_log_halted = False
-        """Set when another process lives under this node's name: the own log is sent to nobody."""
+        self.own_log_halted: Callable[[], bool] = bool
+        """True while another process lives under this node's name: the own log is sent to nobody."""
         self.received_transfers = 0
         self.sent_transfers = 0
         self.sent_entries = 0
@@ -230,7 +230,7 @@ class Replicator:
             if owner in session.outgoing:
                 continue
             del session.dirty[owner]
-            if owner in session.retry_at or (owner == self._me and self.own_log_halted):
+            if owner in session.retry_at or (owner == self._me and self.own_log_halted()):
                 continue
             transfer = self._map.lacking(owner, session.belief(owner))
             if transfer is not None:

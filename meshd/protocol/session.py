@@ -14,7 +14,7 @@ from enum import Enum
 from crdt.delta import Transfer
 from crdt.types import NOTHING, VALUE, Entry, Have
 from meshd.wire.limits import PAGE_BYTES, PAGE_ENTRIES
-from meshd.wire.messages import Begin, Data, Leave, MemberRow, Reject
+from meshd.wire.messages import Begin, Data, Leave, MemberRow, Message, Reject
 
 
 class Phase(Enum):
@@ -93,6 +93,8 @@ class Session:
     """On a contested session: the connection that holds the name. 0: none."""
     contest_token: int = 0
     contest_until: float = 0.0
+    waiting: list[Message] = field(default_factory=list)
+    """What a contested peer said meanwhile: to it the connection may be open already."""
 
     reported: dict[str, Have] = field(default_factory=dict)
     """The peer's vector as it last told."""

@@ -48,3 +48,6 @@ MAX_STAGED_TRANSFERS: Final = 64
 
 OUTGOING_TRANSFERS: Final = 4
 """Transfers sent side by side on one connection, so that a long one does not hold up the short ones."""
+
+MAX_WAITING: Final = 256
+"""Messages kept for a peer whose name is contested, for the second or so until that is settled."""

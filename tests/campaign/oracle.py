@@ -75,6 +75,8 @@ class Oracle:
     """Owners of whom two lives ran at once: nothing is certain of what they wrote."""
     resumed: set[str] = field(default_factory=set)
     """Owners whose process went on from an image: their dots and seqs may have been used twice."""
+    dismissed: set[str] = field(default_factory=set)
+    """Owners whom somebody had forgotten everywhere: copies of their former logs may go."""
     states: dict[tuple[str, Gen, int], tuple[tuple[str, int, bytes], ...]] = field(default_factory=dict)
     _seen: dict[tuple[str, int], dict[str, _Seen]] = field(default_factory=dict)
     _forgotten: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
@@ -199,10 +201,8 @@ class Oracle:
     def _copies(self) -> Iterable[OwnerLog]:
         for name in self.world.names:
             place = self.world.places[name]
-            if place.node is not None:
-                yield from place.node.map.logs.values()
-            else:
-                yield from stored_logs(place.disk).values()
+            logs = stored_logs(place.disk) if place.node is None else place.node.map.logs
+            yield from (log for log in logs.values() if log.owner == name or log.owner not in self.dismissed)
 
     def agreed(self) -> bool:
         """Whether all nodes hold the same of every owner, and show the same."""

@@ -1,0 +1,81 @@
+"""A connection under a name that another one holds, and a life that met another one under its name."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from crdt.types import NO_GEN, Have
+from meshd.protocol.node import MeshNode
+from meshd.protocol.settings import NodeSettings
+from meshd.wire.limits import MAX_WAITING
+from meshd.wire.messages import PROTOCOL_VERSION, Heartbeat, Hello, Ping, VectorRow
+from tests.support.maps import table
+from tests.support.pump import Pump
+
+WALL_MS = 1_700_000_000_000
+
+
+def hello(nonce: int) -> Hello:
+    return Hello(PROTOCOL_VERSION, PROTOCOL_VERSION, "default", "b", nonce, "b:1", "", "", ())
+
+
+def contested() -> MeshNode:
+    """A node whose peer `b` holds connection 1, and says hello on connection 2 in another life."""
+    node = MeshNode(NodeSettings(node="a"), table(), random.Random(1), 0.0, lambda: WALL_MS)
+    for conn, nonce in ((1, 5), (2, 6)):
+        node.connection_opened(conn, None, "b:9", 0.0)
+        node.receive(conn, hello(nonce), 0.0, WALL_MS)
+    assert node.connections.open["b"].conn == 1
+    return node
+
+
+@pytest.mark.req("MSH-6")
+def test_what_a_contested_peer_said_counts_once_the_name_is_its_own() -> None:
+    node = contested()
+    have = Have((3, 6), 7, 0, 1, (3, 6), 0)
+    node.receive(2, Heartbeat(0, 0, 1, (VectorRow("b", have),), (), ("a",), 0), 0.1, WALL_MS)
+    node.tick(2.0, WALL_MS)
+    session = node.connections.open["b"]
+    assert session.conn == 2
+    assert session.reported["b"] == have
+    assert session.peers == {"a"}
+
+
+@pytest.mark.req("SEC-4")
+def test_a_contested_peer_that_never_stops_talking_is_closed() -> None:
+    node = contested()
+    for _ in range(MAX_WAITING + 1):
+        node.receive(2, Ping(1), 0.1, WALL_MS)
+    node.tick(2.0, WALL_MS)
+    assert 2 not in {session.conn for session in node.connections.open.values()}
+
+
+@pytest.mark.req("SEC-4")
+def test_nonsense_said_while_contested_costs_only_that_connection() -> None:
+    node = contested()
+    node.receive(2, hello(6), 0.1, WALL_MS)  # a second Hello
+    node.tick(2.0, WALL_MS)
+    assert node.map.have("b").gen == NO_GEN
+    assert node.connections.by_conn[2].close_reason.startswith("bad input")
+
+
+@pytest.mark.req("CRD-4")
+def test_a_life_that_stopped_for_another_one_goes_on_once_that_one_is_gone() -> None:
+    pump = Pump()
+    pump.start("a")
+    pump.start("b", seeds=("a",))
+    pump.run(3.0)
+    own = pump.nodes["a"].ownership
+    nonce = own.nonce + (1 << 40)
+    for _ in range(3):
+        gen = (own.gen[0] + 1, nonce)
+        own.heard(Have(gen, 0, 0, 0, gen, 0), pump.now)
+    assert own.halted
+    pump.put("a", "worker:a/1", b"one")
+    pump.run(30.0)
+    assert pump.values("b") == {}
+    pump.run(40.0)
+    assert own.halted == ""
+    assert pump.values("b") == {"worker:a/1": b"one"}
