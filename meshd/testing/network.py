@@ -157,9 +157,16 @@ class Network:
             end.open = False
             del self._ends[end]
             if not silently:
-                self._heap.after(self._delay(end.far), self._reset, end.far)
+                self._bury(end)
             elif end.far.way_in.blocked:
                 end.far.coming.clear()  # what its machine had not got out yet went with it
+
+    def _bury(self, end: End) -> None:
+        """A kernel closes what its process left open: with a reset if bytes were not read, else in order."""
+        if any(here_at <= self._heap.now for here_at, _, _ in end.coming):
+            self._heap.after(self._delay(end.far), self._reset, end.far)
+        elif end.far.open and not end.said_goodbye:
+            self._push(end.far, None, 0)
 
     def resumed(self, process: Process) -> None:
         """A stopped process takes bytes again."""
