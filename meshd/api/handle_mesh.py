@@ -55,6 +55,15 @@ async def get_store_key(call: Call) -> Response:
     return JSONAnswer({"entries": entries})
 
 
+async def explain_key(call: Call) -> Response:
+    """Answer `GET /mesh/explain/{key}`."""
+    key = call.path_value("key")
+    found = readings.explain(call.api, key)
+    if not found["entries"]:
+        raise KeyNotFound(key)
+    return JSONAnswer(found)
+
+
 async def explain_url(call: Call) -> Response:
     """Answer `GET /mesh/why`."""
     url = call.query("url")

@@ -194,6 +194,17 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation(
         "GET",
+        "/mesh/explain/{key:path}",
+        handle_mesh.explain_key,
+        "Why a key shows what it shows: every entry, how it came here, and which peers have it",
+        MESH,
+        (
+            Reply(200, "the entries, the one that counts first", dict[str, Any]),
+            Reply(404, "KEY_NOT_FOUND", schemas.ErrorBody),
+        ),
+    ),
+    Operation(
+        "GET",
         "/mesh/vector",
         handle_mesh.get_vector,
         "What this node holds: gen, max and floor per owner",

@@ -13,6 +13,7 @@ import trio
 from prometheus_client.core import GaugeMetricFamily
 
 from meshd.api import metrics
+from meshd.protocol.explain import explain_key
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -85,6 +86,11 @@ async def store_page(
 def store_key(api: ApiState, key: str) -> list[dict[str, Any]]:
     """Return every entry of one key, the one that counts first."""
     return api.daemon.mesh.node.store_entry(key, api.wall_ms())
+
+
+def explain(api: ApiState, key: str) -> dict[str, Any]:
+    """Return what `/mesh/explain` answers: every entry of a key, and what became of each."""
+    return explain_key(api.daemon.mesh.node, api.wall_ms(), key)
 
 
 def capacity(api: ApiState, model: str | None) -> dict[str, Any]:

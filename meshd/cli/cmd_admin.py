@@ -64,7 +64,11 @@ def examine(api: Api, limits: Limits) -> Verdict:
         problems.append(f"this node has stopped publishing: {halted}")
     storage = status.get("storage")
     if isinstance(storage, dict) and storage.get("ok") is False:
-        problems.append(f"it cannot write to its disk: {storage.get('error') or 'its log has the cause'}")
+        problems.append(
+            f"it cannot write to its disk: {storage.get('last_error') or 'its log has the cause'}"
+        )
+    if (cut_off_s := status.get("cut_off_s")) is not None:
+        problems.append(f"it takes itself for cut off from the mesh, since {human.duration(cut_off_s)}")
     for name, least in (("members", limits.min_members), ("ready", limits.min_ready)):
         if least is not None and figures[name] < least:
             what = "alive members" if name == "members" else "ready workers"

@@ -6,6 +6,9 @@ from meshd.cli.cmd_admin import check, completion, log_level, version
 from meshd.cli.cmd_capacity import capacity, why
 from meshd.cli.cmd_config import config, reload
 from meshd.cli.cmd_converge import converge
+from meshd.cli.cmd_diff import diff
+from meshd.cli.cmd_doctor import doctor
+from meshd.cli.cmd_inspect import explain, partitions, rtt
 from meshd.cli.cmd_kv import kv
 from meshd.cli.cmd_mesh import forget, info, join, leave, members
 from meshd.cli.cmd_sim import sim
@@ -33,12 +36,17 @@ for _command in (
     snapshot,
     watch,
     converge,
+    explain,
+    diff,
+    partitions,
+    rtt,
     capacity,
     why,
     join,
     leave,
     forget,
     check,
+    doctor,
     reload,
     log_level,
     sim,

@@ -16,7 +16,7 @@ from meshd.cli.exits import CliError, Exit
 from meshd.errors import MeshdError
 from meshd.prefixes import prefix_table
 from meshd.protocol import reads
-from meshd.storage import read_offline
+from meshd.storage import StoredState, read_offline, read_snapshot
 
 if TYPE_CHECKING:
     from meshd.protocol.node import MeshNode
@@ -36,15 +36,18 @@ class _Held:
 
 
 class OfflineStore:
-    """The store in a data directory. `now` is Unix time in seconds, for ages. Raises `CannotRead`."""
+    """The store in a data directory or a snapshot. `now` is Unix time in seconds, for ages.
+
+    Raises `CannotRead`.
+    """
 
     def __init__(self, directory: Path, now: float) -> None:
-        if not directory.is_dir():
+        if not directory.exists():
             raise CannotRead(
                 f"there is no directory {directory}", hint="--data-dir names a daemon's data directory"
             )
         try:
-            self._state = read_offline(directory)
+            self._state = read_offline(directory) if directory.is_dir() else _read_snapshot(directory)
         except MeshdError as problem:
             raise CannotRead(problem.message) from problem
         self._directory = directory
@@ -89,6 +92,14 @@ class OfflineStore:
             "problems": self.problems,
             "damaged_owners": list(self._state.damaged_owners),
         }
+
+
+def _read_snapshot(file: Path) -> StoredState:
+    try:
+        with file.open("rb") as source:
+            return read_snapshot(source).state
+    except OSError as problem:
+        raise CannotRead(f"cannot read {file}: {problem.strerror or problem}") from problem
 
 
 def _text_of(raw: bytes | None) -> str | None:

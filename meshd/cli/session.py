@@ -70,6 +70,10 @@ class Session:
             return [self.api()]
         return [self._api([address.parse(word)]) for word in named]
 
+    def api_of(self, found: list[address.Address]) -> Api:
+        """The daemon at the first of these places that accepts; nothing is contacted yet."""
+        return self._api(found)
+
     def wait_s(self) -> float:
         """How long a command that waits may wait."""
         return WAIT_DEFAULT_S if self.timeout_s is None else self.timeout_s

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 
 from crdt.hlc import stamp_ms
-from crdt.prefixes import Rule, unseal
+from crdt.prefixes import Envelope, Rule, unseal
 from crdt.types import DOT, HLC, NOTHING, SEQ, VALUE, Entry, Have, dot_of, format_gen
 from meshd.protocol.members import ALIVE
 
 if TYPE_CHECKING:
     from meshd.protocol.node import MeshNode
 
+FORGETS = "forget:"
+"""Keys under it hold a bare number: the gen counter up to which an owner is forgotten."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -204,6 +206,7 @@ def entry(node: MeshNode, wall_ms: int, key: str, owner: str) -> dict[str, Any]:
     visible = winner is not None and winner.owner == owner
     written_ms = stamp_ms(item[HLC])
     dot = dot_of(item, log.gen)
+    stamp = _stamp(node, key, item[VALUE])
     return {
         "key": key,
         "owner": owner,
@@ -213,13 +216,23 @@ def entry(node: MeshNode, wall_ms: int, key: str, owner: str) -> dict[str, Any]:
         "republished": item[DOT] is not None,
         "hlc": rfc3339(written_ms),
         "age_s": round(max(0.0, (wall_ms - written_ms) / 1000), 3),
-        "tombstone": item[VALUE] is None,
+        "tombstone": item[VALUE] is None or (stamp is not None and stamp.payload is None),
         "visible": visible,
         "foreign": owner in store.view.foreign.get(key, ()),
         "readable": not visible or key not in store.view.unreadable,
         "size_bytes": len(item[VALUE] or b""),
+        "version": None if stamp is None else stamp.version,
+        "writer": owner if stamp is None else stamp.writer,
         "value": _shown(node, key, item[VALUE]),
     }
+
+
+def _stamp(node: MeshNode, key: str, value: bytes | None) -> Envelope | None:
+    """The stamp of an entry that several nodes may write; None for other entries and unreadable ones."""
+    prefix = node.map.prefixes.of(key)
+    if value is None or prefix is None or prefix.rule is not Rule.MULTI_WRITER:
+        return None
+    return unseal(value)
 
 
 def _shown(node: MeshNode, key: str, value: bytes | None) -> Any:
@@ -233,6 +246,8 @@ def _shown(node: MeshNode, key: str, value: bytes | None) -> Any:
         value = envelope.payload
         if value is None:
             return None
+        if key.startswith(FORGETS) and value.isdigit():
+            return int(value)
     try:
         return _plain(cbor2.loads(value))
     except (cbor2.CBORDecodeError, ValueError, OverflowError, RecursionError, MemoryError):
