@@ -153,11 +153,14 @@ class LwwMap:
 
     def absorb_own(self, copy: OwnerLog, gen: Gen) -> Change:
         """Take back a copy of the own log that the present lineage does not cover, under a new gen."""
-        before = self.own.entries
+        before, present = self.own.entries, self.own.gen
         change = self._own_swapped(absorb(self.own, copy, gen, self.removed, self.in_line, self._stamp_of))
         after = self.own.entries
         for key, entry in before.items():
-            if entry[VALUE] is not None and (key not in after or after[key][VALUE] != entry[VALUE]):
+            # No former life knew what this one wrote: what claims to is asserted against, not followed.
+            if entry[VALUE] is None or dot_of(entry, present)[1] == present[1]:
+                continue
+            if key not in after or after[key][VALUE] != entry[VALUE]:
                 self.overruled.add(key)
         return change
 

@@ -27,7 +27,16 @@ class Visible(NamedTuple):
 class View:
     """Visible value per key, digest, and what was left out, over `logs` (owner -> log; only read)."""
 
-    __slots__ = ("_logs", "_prefixes", "_rivals", "digest", "foreign", "unreadable", "winners")
+    __slots__ = (
+        "_logs",
+        "_prefixes",
+        "_rivals",
+        "digest",
+        "foreign",
+        "foreign_writes",
+        "unreadable",
+        "winners",
+    )
 
     def __init__(self, prefixes: PrefixTable, logs: Mapping[str, OwnerLog]) -> None:
         self._prefixes = prefixes
@@ -37,6 +46,8 @@ class View:
         self.unreadable: set[str] = set()
         self.foreign: dict[str, set[str]] = {}
         """Key -> owners in whose logs it is live although it belongs elsewhere, or under no known prefix."""
+        self.foreign_writes: dict[str, tuple[int, str]] = {}
+        """Owner -> how many writes of it were seen that belong into another's log, and the last one's key."""
         self._rivals: dict[str, set[str]] = {}
         """Key -> owners with a live entry for it besides the winner's."""
 
@@ -60,7 +71,18 @@ class View:
             new = self._decide(key, owners)
             if self._settle(key, owners, old, new):
                 changed.append(key)
+            if entry is not None and self._is_foreign(owner, key, live, new):
+                self.foreign_writes[owner] = (self.foreign_writes.get(owner, (0, ""))[0] + 1, key)
         return changed
+
+    def _is_foreign(self, owner: str, key: str, live: bool, winner: Visible | None) -> bool:
+        """Whether a write is not `owner`'s to make; of a tombstone only the key can tell whose it was."""
+        if live:
+            return owner in self.foreign.get(key, ())
+        if winner is None or winner.owner == owner or not winner.readable:
+            return False
+        prefix = self._prefixes.of(key)
+        return prefix is not None and prefix.rule is Rule.SINGLE_WRITER
 
     def _settle(self, key: str, owners: set[str], old: Visible | None, new: Visible | None) -> bool:
         if new is not None:

@@ -82,6 +82,7 @@ class MeshNode:
         self.map = LwwMap(settings.node, prefixes, settings.limits, logs)
         self._hlc = HybridClock(settings.max_drift_ms, _int(meta.get(META_HLC)))
         self._skewed: dict[str, bool] = {}
+        self._foreign_told: dict[str, int] = {}
         self._learnt = settings.node in self.map.logs
         self.store = LocalStore(
             self.map,
@@ -351,6 +352,15 @@ class MeshNode:
         if change.ops:
             self._emit(Persist(change.ops))
         self._keys_changed(change.keys)
+        self._say_foreign()
+
+    def _say_foreign(self) -> None:
+        """Name who writes what is not theirs to write; each time there is twice as much, so no log fills."""
+        for owner, (writes, key) in self.map.view.foreign_writes.items():
+            if writes >= 2 * self._foreign_told.get(owner, 0):
+                self._foreign_told[owner] = writes
+                fields: dict[str, object] = {"owner": owner, "key": key, "writes": writes}
+                self._emit(Notice("warning", "foreign_entries", fields))
 
     def _keys_changed(self, keys: tuple[str, ...]) -> None:
         if keys:

@@ -274,9 +274,10 @@ class Core:
         moved = old is None or present is None or old.health.status != new.health.status
         renewed = old is not None and (old.revision != new.revision or old.api_key != new.api_key)
         if renewed or (moved and mode != present):
+            url = new.spec.dp_base_url or new.url  # a rank has no server of its own
             target = CheckTarget(
-                url=new.url,
-                scheme=scheme_of(new.url),
+                url=url,
+                scheme=scheme_of(url),
                 health_path=settings.health_path,
                 timeout_s=settings.timeout_s,
                 api_key=new.api_key or None,
