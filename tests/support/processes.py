@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from meshd.demo.children import Children
 from meshd.demo.client import Connection, HttpError
@@ -39,6 +39,18 @@ sit on a daemon's port while the daemon is down for a restart."""
 
 
 T = TypeVar("T")
+
+
+class Reachable(Protocol):
+    """Whatever has a name and an API at `host:port`."""
+
+    @property
+    def name(self) -> str:
+        """What tests call it."""
+
+    @property
+    def api(self) -> str:
+        """Where its API listens."""
 
 
 def eventually(
@@ -199,7 +211,7 @@ class Watch:
     without answer is itself noted: the daemons that are watched are never down.
     """
 
-    def __init__(self, daemon: Daemon, judge: Callable[[dict[str, dict[str, Any]]], str | None]) -> None:
+    def __init__(self, daemon: Reachable, judge: Callable[[dict[str, dict[str, Any]]], str | None]) -> None:
         self.polls = 0
         self.faults: list[str] = []
         self._daemon = daemon
@@ -254,7 +266,7 @@ class StreamEvent:
 class EventStream:
     """Reads a daemon's `/events` in a thread until closed; `events` grows in order."""
 
-    def __init__(self, daemon: Daemon, query: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, daemon: Reachable, query: str = "", headers: Mapping[str, str] | None = None) -> None:
         self.events: list[StreamEvent] = []
         self.ended = threading.Event()
         host, _, port = daemon.api.rpartition(":")
