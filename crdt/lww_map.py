@@ -183,8 +183,12 @@ class LwwMap:
         gone = [key for key in keys if self.removed.pop(key, None) is not None]
         return tuple(PutMeta(META_REMOVED + key, None) for key in gone)
 
-    def put(self, key: str, value: bytes, hlc: int) -> Change:
-        """Write a value as this node. Raises LimitExceeded or UnknownPrefix, having stored nothing."""
+    def put(self, key: str, value: bytes, hlc: int, observed: bool = False) -> Change:
+        """Write a value as this node. Raises LimitExceeded or UnknownPrefix, having stored nothing.
+
+        `observed`: nobody asked for it, the node only notes something of its own entry. The dot stays that of
+        the write behind, so that against another branch of the log this counts for no more than that one.
+        """
         prefix = self._checked(key)
         if len(value) > self.limits.max_value_bytes:
             raise LimitExceeded("value", self.limits.max_value_bytes, len(value))
@@ -193,9 +197,15 @@ class LwwMap:
         if prefix.rule is Rule.MULTI_WRITER:
             self._check_shared_keys(key)
             value = seal(Envelope(self._next_version(key), self.node, value))
-        change = self._append(key, value, hlc)
+        single = prefix.rule is Rule.SINGLE_WRITER
+        change = self._append(key, value, hlc, self._write_behind(key) if observed and single else None)
         self.overruled.discard(key)
         return Change(change.verdict, change.keys, (*change.ops, *self.let_go_of_removals((key,))))
+
+    def _write_behind(self, key: str) -> Dot | None:
+        """The dot of the own live entry under a key."""
+        present = self.own.entries.get(key)
+        return None if present is None or present[VALUE] is None else dot_of(present, self.own.gen)
 
     def delete(self, key: str, hlc: int) -> Change:
         """Remove a key as this node. For a single-writer key without an own value this changes nothing."""
@@ -249,9 +259,9 @@ class LwwMap:
             raise LimitExceeded("version", VERSION_LIMIT, version, "writes")
         return version
 
-    def _append(self, key: str, value: bytes | None, hlc: int) -> Change:
+    def _append(self, key: str, value: bytes | None, hlc: int, dot: Dot | None = None) -> Change:
         log = self.own
-        entry = log.append(key, value, hlc)
+        entry = log.append(key, value, hlc, dot)
         keys = self.view.refresh(self.node, (key,))
         return Change(Verdict.APPLIED, tuple(keys), (PutEntries(self.node, (entry,)), PutLog(log.head())))
 

@@ -87,9 +87,9 @@ class LocalStore:
         """The visible keys under a prefix."""
         return self._map.visible_keys(prefix)
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, observed: bool = False) -> None:
         """Write a value as this node. Raises TooLarge, StoreFull or BadRequest, having stored nothing."""
-        self._write(lambda: self._map.put(key, value, self._stamp()))
+        self._write(lambda: self._map.put(key, value, self._stamp(), observed))
 
     def delete(self, key: str) -> None:
         """Remove `key` as this node; without an own value there is nothing to do. Raises as `put`."""

@@ -196,6 +196,10 @@ class LocalsStay(Invariant):
         if removes:
             self._may_go[process.name].add(url)
 
+    def withdrawn(self, process: Process) -> None:
+        """Leaving for good removes them all."""
+        self._may_go[process.name].update(worker.url for worker in process.plane.registry if worker.is_local)
+
     def worker_event(self, process: Process, event: Event) -> None:
         """Look at every local worker that goes."""
         worker = event.worker

@@ -217,7 +217,7 @@ class Core:
                 new = msgspec.structs.replace(new, value=None)  # it may be sealed with another secret now
         else:
             new = self.import_of(worker.url, worker.claims, worker, now)
-        committed = self.commit(worker, new, now) or new
+        committed = self.commit(worker, new, now, observed=True) or new
         self.schedule.unwatch(committed.id)
         self._follow_checks(None, committed, now)
         return committed
@@ -225,16 +225,22 @@ class Core:
     # --- changing them ------------------------------------------------------------------------------
 
     def commit(
-        self, old: Worker | None, new: Worker | None, now: float, *, strict: bool = False
+        self,
+        old: Worker | None,
+        new: Worker | None,
+        now: float,
+        *,
+        strict: bool = False,
+        observed: bool = False,
     ) -> Worker | None:
         """Put `new` in the place of `old` and do all that follows; return the worker as it is registered.
 
         With `strict` a refused write (TooLarge, StoreFull) is raised before anything has changed; else it is
-        logged, counted, and tried again by the next reconcile pass.
+        logged, counted, and tried again by the next reconcile pass. `observed`: nobody asked for the change.
         """
         if new is not None and new.is_local:
             try:
-                new = self.publisher.publish(old, new)
+                new = self.publisher.publish(old, new, observed)
             except MeshdError as error:
                 if strict:
                     raise

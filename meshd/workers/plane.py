@@ -168,7 +168,7 @@ class WorkerPlane:
         self._sync.mark(keys)
 
     def take_in(self, keys: tuple[str, ...], now: float) -> bool:
-        """As `keys_changed`; a few keys are looked at right away, unless others wait. Returns whether any wait.
+        """As `keys_changed`; a few keys are looked at at once, unless others wait. Returns whether any wait.
 
         So a worker is visible here as soon as its record has arrived, and ten thousand hold nothing up.
         """
@@ -266,7 +266,7 @@ class WorkerPlane:
             checked = msgspec.structs.replace(checked, status=health.status, since=since)
         else:
             checked = core.rejudged(checked, now)
-        kept = core.commit(worker, checked, now)
+        kept = core.commit(worker, checked, now, observed=True)
         if kept is None or not kept.is_local or kept.status != "failed":
             return
         if core.settings.remove_failed_workers:

@@ -94,8 +94,11 @@ class Publisher:
             extra=worker.extra,
         )
 
-    def publish(self, old: Worker | None, new: Worker) -> Worker:
-        """Write the record if it differs from what is kept; return the worker with its encoded value."""
+    def publish(self, old: Worker | None, new: Worker, observed: bool = False) -> Worker:
+        """Write the record if it differs from what is kept; return the worker with its encoded value.
+
+        `observed`: nobody asked for the change (see `Store.put`).
+        """
         value = new.value
         if value is None or old is None or not _same_record(old, new):
             value = encode_record(self.record_of(new))
@@ -106,7 +109,7 @@ class Publisher:
         stored = self._store.own(new.key)
         if self.may_publish(new):
             if stored is None or stored.value != value:
-                self._store.put(new.key, value)
+                self._store.put(new.key, value, observed)
                 self.counters.published += 1
                 self._wake()
             return new

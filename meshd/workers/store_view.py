@@ -47,8 +47,12 @@ class Store(Protocol):
     def visible_keys(self, prefix: str) -> Iterable[str]:
         """Return all keys under a prefix that have a visible entry."""
 
-    def put(self, key: str, value: bytes) -> None:
-        """Write an own entry. Raises TooLarge or StoreFull before anything is stored."""
+    def put(self, key: str, value: bytes, observed: bool = False) -> None:
+        """Write an own entry. Raises TooLarge or StoreFull before anything is stored.
+
+        `observed`: nobody asked for it, the node only notes what it sees of its own entry. Should peers give
+        back what somebody asked for in a life that this node's disk has lost, then that counts.
+        """
 
     def delete(self, key: str) -> None:
         """Write an own tombstone."""

@@ -258,7 +258,8 @@ class Sync:
             case Act.ADOPT:
                 record, _ = _read(stored)
                 settings = core.health_settings(worker.spec if record is None else record.spec, local=True)
-                core.commit(worker, worker if record is None else adopted(worker, record, settings, now), now)
+                if record is not None:
+                    core.commit(worker, adopted(worker, record, settings, now), now, observed=True)
         return act
 
     def _rejudge(self, worker: Worker, now: float) -> Act:
@@ -352,6 +353,7 @@ class Sync:
                 extra=record.extra,
             ),
             now,
+            observed=True,
         )
 
     def restore_unpublished(self, now: float) -> None:

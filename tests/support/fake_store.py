@@ -159,7 +159,7 @@ class FakeStore:
         keys = sorted({key for log in self.logs.values() for key in log if key.startswith(prefix)})
         return [key for key in keys if self.visible(key) is not None]
 
-    def put(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes, observed: bool = False) -> None:
         """Write an own entry."""
         if len(value) > self.refuse_over_bytes:
             raise TooLarge("the value is over the limit of store.max_value_bytes")
