@@ -108,6 +108,8 @@ class Publisher:
             return new
         stored = self._store.own(new.key)
         if self.may_publish(new):
+            if stored is None and observed and old is not None and old.is_local:
+                return new  # it went for a reason that `settle` knows, or settle will put it back
             if stored is None or stored.value != value:
                 self._store.put(new.key, value, observed)
                 self.counters.published += 1

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from meshd.demo.children import Children
 from meshd.demo.processes import program
-from tests.support.processes import MeshMaker, agree, eventually, everywhere
+from tests.support.openai_server import start_servers
+from tests.support.processes import MeshMaker, agree, eventually, everywhere, stopped
 
 UNCHECKED = {"health": {"disable_health_check": True}}
 
@@ -69,3 +71,29 @@ def test_a_node_that_is_alone_comes_back_from_its_snapshot(make_mesh: MeshMaker,
     mesh["a"].wait_ready()
     eventually(lambda: set(mesh["a"].workers()) == {url(1)}, "its worker is back")
     assert mesh["a"].get("/capacity")["capacity"] == 12
+
+
+@pytest.mark.req("CRD-8", "CRD-6", "SYN-16")
+def test_a_removed_worker_stays_removed_although_the_restored_node_checks_it_first(
+    make_mesh: MeshMaker, children: Children, tmp_path: Path
+) -> None:
+    server = start_servers(children, tmp_path, 1)[0]
+    mesh = make_mesh("a", "b", "c").start()
+    worker = mesh["a"].register({"url": server.url})
+    everywhere(mesh, lambda daemon: daemon.workers()[server.url]["status"] == "ready", "it serves")
+    file = tmp_path / "a.snapshot"
+    assert meshctl("snapshot", "save", str(file), "--data-dir", str(mesh["a"].data_dir)).returncode == 0
+    server.stop()
+    mesh["a"].call("DELETE", f"/workers/{worker}?drain=0").expect(202)
+    everywhere(mesh, lambda daemon: not daemon.workers(), "it is removed")
+    mesh["a"].kill()
+    words = ("--replace", "--data-dir", str(mesh["a"].data_dir))
+    assert meshctl("snapshot", "restore", str(file), *words).returncode == 0
+    with stopped(mesh["b"]), stopped(mesh["c"]):
+        mesh["a"].start()
+        mesh["a"].wait_ready()
+        eventually(lambda: mesh["a"].workers()[server.url]["last_error"], "a has checked it")
+    mesh.wait_met()
+    everywhere(mesh, lambda daemon: not daemon.workers(), "nobody has it")
+    eventually(lambda: agree(mesh), "all hold the same")
+    assert not any(daemon.workers() for daemon in mesh)

@@ -92,3 +92,18 @@ def test_a_worker_registered_again_afterwards_stays() -> None:
     planes["a"].plane.mark_all(planes.now)
     planes.settle()
     assert [planes[name].status() for name in "ab"] == ["ready", "ready"]
+
+
+@pytest.mark.req("SYN-16", "CRD-4")
+def test_a_check_that_ends_before_the_removal_is_looked_at_does_not_undo_it() -> None:
+    planes = Planes("a", "b", health=HealthSettings(failure_threshold=1, drain_settle_s=0))
+    planes["a"].register()
+    planes.run(3)
+    assert planes["a"].status() == "ready"
+    planes["a"].store.overrule(KEY, None)
+    planes.now += 60
+    for request in planes["a"].plane.due_checks(planes.now, 10):
+        planes["a"].plane.check_done(request.failed("refused"), planes.now)
+    assert planes["a"].status() == "not_ready"
+    planes.settle()
+    assert [planes[name].status() for name in "ab"] == [None, None]
