@@ -378,8 +378,11 @@ class MeshNode:
                     self._forgets.pop(owner, None)
 
     def _own_changed(self, change: Change) -> None:
-        self._changed(change)
+        if change.ops:
+            self._emit(Persist(change.ops))
+        # Peers are told before anybody here: they are further away.
         self.replicator.log_changed(self.settings.node)
+        self._keys_changed(change.keys)
 
     def _own_moved(self, change: Change) -> None:
         starting = not self._ready

@@ -81,6 +81,8 @@ class Core:
         """URL of each worker that is being removed, and when it has drained."""
         self.notice: Notice = _no_notice
         self.wake: Callable[[], None] = lambda: None
+        self._asked_last: tuple[object, bool, HealthSettings]
+        """The `health` of the spec that was asked about last, whether it was a local one, and the answer."""
         self.apply_settings(settings)
 
     def apply_settings(self, settings: PlaneSettings) -> None:
@@ -88,18 +90,24 @@ class Core:
         self.settings = settings
         self.publisher.publish_loopback = settings.publish_loopback
         self._import_health = effective_import(None, settings.health)
+        self._asked_last = (None, False, settings.health)
 
     # --- what follows from settings and members ---------------------------------------------------
 
     def health_settings(self, spec: WorkerSpec, local: bool) -> HealthSettings:
         """Return the health settings in force for a worker. Values that cannot be used fall to the node's."""
-        try:
-            if local:
-                return effective(spec.health, self.settings.health)
-            return effective_import(spec.health, self.settings.health) if spec.health else self._import_health
-        except IllegalInput:
-            # Another node published it: people's own input was held against its limits at the edge.
+        if not spec.health:
             return self.settings.health if local else self._import_health
+        # One change of a worker asks several times over.
+        asked_for, asked_local, settings = self._asked_last
+        if asked_for is not spec.health or asked_local != local:
+            try:
+                settings = (effective if local else effective_import)(spec.health, self.settings.health)
+            except IllegalInput:
+                # Another node published it: people's own input was held against its limits at the edge.
+                settings = self.settings.health if local else self._import_health
+            self._asked_last = (spec.health, local, settings)
+        return settings
 
     def owner_down(self, owner: str) -> bool:
         """Whether an owner no longer speaks for its workers."""

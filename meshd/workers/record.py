@@ -5,12 +5,15 @@ equal records are equal bytes on every node (canonical CBOR, numbers normalised,
 known here are kept and written back (SYN-11); API keys are inside only sealed (SYN-12); a record belongs to
 the owner from whose name and URL its key is derived, and nobody else's counts (SYN-1, SYN-7). Decoding is
 bounded: no CBOR tag is ever decoded, since some of them build regular expressions, huge numbers or cycles.
+What `classify` has decoded waits for the `decode_record` that follows, so that each is decoded once.
 """
 
 from __future__ import annotations
 
 import sys
 import uuid
+from collections import OrderedDict
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import cbor2
@@ -30,6 +33,11 @@ VERSION: Final = 1
 
 MAX_DEPTH: Final = 40
 """Nesting of a record: the spec's own limit, and the levels around it."""
+
+_WAITING_MOST: Final = 4096
+_WAITING_BYTES: Final = 4096
+"""How many decoded records wait for their taker, the oldest going first, and the longest value that does."""
+_waiting: Final[OrderedDict[bytes, WorkerRecord]] = OrderedDict()
 
 _STATUSES: Final = {status: sys.intern(status) for status in WORST_FIRST}
 _KNOWN: Final = frozenset({"v", "spec", "status", "owner", "revision", "removing", "protected", "sealed_key"})
@@ -63,6 +71,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, gc=False):
     version: int = VERSION
 
 
+@lru_cache(maxsize=256)
 def worker_id(node: str, url: str) -> str:
     """Return the id of the claim of the node called `node` to a normalised URL."""
     return str(uuid.uuid5(NAMESPACE, f"{node}\n{url}"))
@@ -94,6 +103,9 @@ def encode_record(record: WorkerRecord) -> bytes:
 
 def decode_record(value: bytes) -> WorkerRecord:
     """Read a record. Raises RecordError for anything that is not one, however it was made."""
+    waiting = _waiting.pop(value, None)
+    if waiting is not None:
+        return waiting
     plain = _load(value)
     if type(plain) is not dict:
         raise RecordError("a worker record is a map")
@@ -136,6 +148,10 @@ def classify(owner: str, key: str, value: bytes) -> Ownership:
         record = decode_record(value)
     except RecordError:
         return Ownership.UNREADABLE
+    if len(value) <= _WAITING_BYTES:
+        _waiting[value] = record
+        if len(_waiting) > _WAITING_MOST:
+            _waiting.popitem(last=False)
     return Ownership.OWN if key == worker_key(owner, record.spec.url) else Ownership.FOREIGN
 
 

@@ -25,6 +25,16 @@ def test_a_write_reaches_every_peer_within_a_few_network_delays() -> None:
     assert pump.values("b") == pump.values("c") == {"worker:a/1": b"one"}
 
 
+@pytest.mark.req("MSH-3")
+def test_a_write_wakes_its_senders_before_it_is_told_on_its_own_node() -> None:
+    pump = mesh("a", "b")
+    node = pump.nodes["a"]
+    node.take_effects()
+    node.put("worker:a/1", b"v")
+    kinds = [type(effect).__name__ for effect in node.take_effects()]
+    assert kinds == ["Persist", "Wake", "KeysChanged"]
+
+
 def test_nodes_that_know_one_seed_connect_to_each_other() -> None:
     pump = mesh("a", "b", "c", "d")
     for name, node in pump.nodes.items():

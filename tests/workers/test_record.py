@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import cbor2
 import pytest
@@ -79,6 +80,26 @@ def test_a_record_counts_only_in_the_log_of_the_owner_its_key_is_derived_from() 
     assert classify("b", worker_key("a", URL), value) is Ownership.FOREIGN
     assert classify("a", worker_key("b", URL), value) is Ownership.FOREIGN
     assert classify("a", worker_key("a", URL), b"\xff") is Ownership.UNREADABLE
+
+
+def test_a_record_that_is_classified_and_then_taken_in_is_decoded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[bytes] = []
+    loads = cbor2.loads
+
+    def counted(value: bytes, **options: Any) -> Any:
+        decoded.append(value)
+        return loads(value, **options)
+
+    monkeypatch.setattr(cbor2, "loads", counted)
+    value = encode_record(record(revision=77))
+    assert classify("a", worker_key("a", URL), value) is Ownership.OWN
+    assert classify("b", worker_key("a", URL), value) is Ownership.FOREIGN
+    first = decode_record(value)
+    assert decoded == [value]
+    assert decode_record(value) == first
+    assert decoded == [value, value]
 
 
 @pytest.mark.req("SYN-11")
