@@ -37,6 +37,9 @@ class MeshView(Protocol):
     def subscribe_members(self, callback: Callable[[MemberChanged], None]) -> None:
         """Call `callback` when a member's state changes."""
 
+    def subscribe_keys(self, callback: Callable[[tuple[str, ...]], None]) -> None:
+        """Call `callback` when visible keys change, after the workers' own follower of them."""
+
     def storage_status(self) -> dict[str, object]:
         """How the disk is: `ok`, `pending`, `transactions`, `last_error`."""
 

@@ -10,6 +10,8 @@ answer, nor the stop of the daemon: sends are
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -23,13 +25,14 @@ from hypercorn.logging import Logger as HypercornLogger
 from hypercorn.protocol.events import Request
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
-from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState, H11SendableEvent
 from hypercorn.utils import parse_socket_addr
 
 from meshd.api import limits
+from meshd.api.request_tasks import RequestTasks
+from meshd.api.sse import SEND_NOW
 
 _RECEIVE_BYTES = 64 * 1024
 
@@ -76,6 +79,8 @@ class PlainHTTP(H11Protocol):
     """
 
     _head = b""
+    write_now: Callable[[Callable[[], bytes]], bool]
+    """Writes the bytes that the callable makes, without waiting; false, without a call, if others write."""
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Speak HTTP/1 whatever upgrade is asked for."""
@@ -102,7 +107,16 @@ class PlainHTTP(H11Protocol):
                 state=self.connection_state,
             )
         )
+        if isinstance(self.stream, HTTPStream):
+            self.stream.scope[SEND_NOW] = self._send_now  # type: ignore[literal-required]  # our own extension
         self.keep_alive_requests += 1
+
+    def _send_now(self, data: bytes) -> bool:
+        """Send a piece of an answer's body in this very step, if its head is out and nothing is under way."""
+        connection = self.connection
+        if self._head or connection.our_state is not h11.SEND_BODY:
+            return False
+        return self.write_now(lambda: connection.send(h11.Data(data=data)) or b"")
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
@@ -152,6 +166,8 @@ class Connection(TCPServer):
         self._idle = True
         self._reading = trio.CancelScope()
         self._watching = trio.CancelScope()
+        self._unsent = b""
+        """What the kernel did not take of bytes that were written without waiting; it goes first."""
 
     async def run(self) -> None:
         """Serve until the client, an idle time-out, a stalled send or the stop of the daemon ends it."""
@@ -174,7 +190,7 @@ class Connection(TCPServer):
 
     async def _serve(self) -> None:
         socket = self.stream.socket
-        async with TaskGroup() as task_group:
+        async with RequestTasks() as task_group:
             self.protocol = PlainHTTP(
                 self.app,
                 self.config,
@@ -187,6 +203,8 @@ class Connection(TCPServer):
                 parse_socket_addr(socket.family, socket.getsockname()),
                 self.protocol_send,
             )
+            self._tasks = task_group
+            self.protocol.write_now = self._write_now
             task_group.spawn(self._close_at_stop)
             self._set_idle(True)
             await self._read_data()
@@ -225,6 +243,15 @@ class Connection(TCPServer):
             if self._idle:
                 self._reading.cancel()
 
+    def _write_now(self, made: Callable[[], bytes]) -> bool:
+        if self.send_lock.locked() or self._unsent:
+            return False
+        data = made()
+        self._unsent = data[_write_now(self.stream.socket, data) :]
+        if self._unsent:
+            self._tasks.spawn(self.protocol_send, RawData(b""))
+        return True
+
     async def protocol_send(self, event: Event) -> None:
         """Write bytes in slices, each within the send limit; a client that takes none is cut off."""
         if isinstance(event, Updated):
@@ -233,12 +260,13 @@ class Connection(TCPServer):
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
-        if not event.data:
+        if not (event.data or self._unsent):
             return
         failed = False
         async with self.send_lock:
+            data, self._unsent = self._unsent + event.data, b""
             try:
-                view = memoryview(event.data)
+                view = memoryview(data)
                 for start in range(0, len(view), limits.SEND_SLICE_BYTES):
                     with trio.fail_after(self.config.send_timeout_s):
                         await self.stream.send_all(view[start : start + limits.SEND_SLICE_BYTES])
@@ -250,3 +278,11 @@ class Connection(TCPServer):
         if failed:
             await trio.aclose_forcefully(self.stream)
             await self.protocol.handle(Closed())
+
+
+def _write_now(sock: trio.socket.SocketType, data: bytes) -> int:
+    """Write to a socket that does not block; 0 where it takes nothing, or is broken (the next send sees)."""
+    try:
+        return os.write(sock.fileno(), data)
+    except OSError:
+        return 0

@@ -11,6 +11,8 @@ restart is recognised as unknown instead of resuming at an unrelated event.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple
 
 import trio
@@ -62,6 +64,7 @@ class EventLog:
         self._ring: deque[LoggedEvent] = deque()
         self._ring_bytes = 0
         self._parked = trio.lowlevel.ParkingLot()
+        self._at_once: dict[Callable[[], bool], None] = {}
         self.newest = 0
         self.closing = trio.Event()
 
@@ -110,12 +113,33 @@ class EventLog:
         number = int(digits)
         return number if number <= self.newest else None
 
-    async def wait(self) -> None:
-        """Sleep until something is added or the log is closed. Check for news before: there is no memory."""
+    async def wait(self, at_once: Callable[[], bool] | None = None) -> None:
+        """Sleep until something is added or the log is closed. Check for news before: there is no memory.
+
+        `at_once`, if given, is what `hand_out` calls until this returns; it sends what is new without
+        waiting, and returns whether it did.
+        """
         if self.closed:
             await trio.lowlevel.checkpoint()
             return
-        await self._parked.park()
+        if at_once is None:
+            await self._parked.park()
+            return
+        self._at_once[at_once] = None
+        try:
+            await self._parked.park()
+        finally:
+            self._at_once.pop(at_once, None)
+
+    def hand_out(self) -> None:
+        """Have streams that were waiting send what is new before anybody else runs.
+
+        Each does so once before its own turn, so that many events in one go are few writes, and some streams
+        only, so that it stays short; the others send in their turn.
+        """
+        for send in list(islice(self._at_once, limits.STREAMS_AT_ONCE)):
+            if send():
+                self._at_once.pop(send, None)
 
     def close(self) -> None:
         """End every stream: none waits any longer, and each sends what it has and stops."""

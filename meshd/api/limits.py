@@ -39,6 +39,9 @@ One more is closed at once. Leaves descriptors for the mesh and for checks.
 MAX_STREAMS: Final = 256
 """Open event streams; one more is answered 503. Each costs a task and a write per event."""
 
+STREAMS_AT_ONCE: Final = 16
+"""Event streams that are written to in the very step in which something happens; others have their turn."""
+
 KEEP_ALIVE_S: Final = 60.0
 """An idle connection is closed after this, and one whose first request does not arrive."""
 

@@ -1,9 +1,10 @@
 """Server-Sent Events: one stream of the daemon's events to one client.
 
 Rules: a stream starts with a snapshot, or with what was missed since the event id that the client names; an
-event is written as soon as it happens, in one write; a client that falls behind the ring gets `resync` and a
-snapshot; the stream ends cleanly at stop. The watcher for the client's disconnect is ended before the last
-chunk is sent, so that the connection goes on to its idle time-out like any other.
+event is written as soon as it happens, in one write, and in the same step where the server offers `SEND_NOW`;
+a client that falls behind the ring gets `resync` and a snapshot; the stream ends cleanly at stop. The watcher
+for the client's disconnect is ended before the last chunk is sent, so that the connection goes on to its idle
+time-out like any other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 Snapshot = Callable[["Write"], Awaitable[None]]
 """Writes the JSON of a snapshot, in pieces. It fixes what it covers before it writes for the first time."""
+
+SEND_NOW = "meshd.send_now"
+"""In a request's scope: sends a piece of the answer's body without waiting; false, having done nothing, if it
+cannot.
+"""
 
 _KEEP_ALIVE = b": keep-alive\n\n"
 _MISSED = b'{"reason":"events were missed; the snapshot that follows is complete"}'
@@ -55,6 +61,7 @@ class EventStream(Response):
         self._cursor = cursor
         self._lost = lost
         self._opened = opened
+        self._send_now: Callable[[bytes], bool] | None = None
         self.status_code = 200
         self.background = None
         # Buffering proxies would hold events back.
@@ -73,6 +80,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._send_now = scope.get(SEND_NOW)
         finished = scope["method"] == "HEAD"
         if not finished:
             async with trio.open_nursery() as nursery:
@@ -87,31 +95,47 @@ class EventStream(Response):
     async def _stream(self, write: Write) -> None:
         """Write until the log is closed."""
         log = self._log
-        cursor = self._cursor
-        if cursor is not None:
+        at_once = None if self._send_now is None else self._send_at_once
+        if self._cursor is not None:
             await write(b": resumed\n\n")  # the client learns at once that its stream is open
         while True:
-            batch = None if cursor is None else log.after(cursor)
+            batch = None if self._cursor is None else log.after(self._cursor)
             if batch is None:
-                if cursor is not None or self._lost:
+                if self._cursor is not None or self._lost:
                     self._lost = False
                     await write(frame_of("resync", log.event_id(log.newest), _MISSED))
-                cursor = log.newest
-                await write(b"event: snapshot\nid: %b\ndata: " % log.event_id(cursor).encode())
+                self._cursor = log.newest
+                await write(b"event: snapshot\nid: %b\ndata: " % log.event_id(self._cursor).encode())
                 await self._snapshot(write)
                 await write(b"\n\n")
             elif batch:
-                cursor = batch[-1].number
-                await self._write_batch(batch, write)
+                self._cursor = batch[-1].number
+                for frames in self._joined(batch):
+                    await write(frames)
             elif log.closed:
                 return
             else:
                 with trio.move_on_after(limits.STREAM_KEEP_ALIVE_S) as quiet:
-                    await log.wait()
+                    await log.wait(at_once)
                 if quiet.cancelled_caught:
                     await write(_KEEP_ALIVE)
 
-    async def _write_batch(self, batch: list[LoggedEvent], write: Write) -> None:
+    def _send_at_once(self) -> bool:
+        """Send what is new if it is little and nothing is in the way; returns whether that was done."""
+        assert self._cursor is not None
+        assert self._send_now is not None
+        batch = self._log.after(self._cursor)
+        if not batch:
+            return False
+        pieces = self._joined(batch)
+        if len(pieces) > 1 or (pieces and not self._send_now(pieces[0])):
+            return False
+        self._cursor = batch[-1].number
+        return True
+
+    def _joined(self, batch: list[LoggedEvent]) -> list[bytes]:
+        """Return the frames that this client asked for, joined into pieces of one write each."""
+        pieces: list[bytes] = []
         frames: list[bytes] = []
         size = 0
         for event in batch:
@@ -120,11 +144,11 @@ class EventStream(Response):
             frames.append(event.frame)
             size += len(event.frame)
             if size >= limits.STREAM_WRITE_BYTES:
-                await write(b"".join(frames))
-                frames.clear()
-                size = 0
+                pieces.append(b"".join(frames))
+                frames, size = [], 0
         if frames:
-            await write(b"".join(frames))
+            pieces.append(b"".join(frames))
+        return pieces
 
     async def _cut_at_stop(self, scope: trio.CancelScope) -> None:
         """Once the log is closed, bound the time that a client may take for what is left."""

@@ -77,6 +77,10 @@ class FakeMesh:
         """Remember the callback."""
         self.members.append(callback)
 
+    def subscribe_keys(self, callback: Callable[[tuple[str, ...]], None]) -> None:
+        """Remember the callback."""
+        self.listeners.append(callback)
+
     def storage_status(self) -> dict[str, object]:
         """A healthy disk."""
         return {"ok": True}
