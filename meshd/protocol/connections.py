@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from crdt.errors import MapError
 from crdt.lww_map import LwwMap
+from meshd.protocol import heartbeat
 from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
 from meshd.protocol.effects import CloseConnection, Notice, Wake
 from meshd.protocol.greeting import Greeting, name_clash, refusal, settle
@@ -35,7 +36,6 @@ from meshd.wire.messages import (
     Pull,
     Reject,
     Unknown,
-    VectorRow,
 )
 
 if TYPE_CHECKING:
@@ -356,7 +356,6 @@ class Connections:
         if session.pings:
             return Ping(session.pings.popleft())
         if session.heartbeat_due:
-            session.heartbeat_due = False
             return self._own_heartbeat(session, now, hlc())
         if session.pulls:
             owner = next(iter(session.pulls))
@@ -386,26 +385,13 @@ class Connections:
         )
 
     def _own_heartbeat(self, session: Session, now: float, hlc: int) -> Heartbeat:
-        rows = []
-        for owner in session.vector_dirty:
-            have = self._map.have(owner)
-            if session.announced.get(owner) != have:
-                session.announced[owner] = have
-                rows.append(VectorRow(owner, have))
-        session.vector_dirty.clear()
-        members = [self.own_row()]
-        for name in session.members_dirty:
-            member = self._members.get(name)
-            if member is not None and name != session.name:
-                members.append(member.row)
-        session.members_dirty.clear()
-        names = tuple(sorted(self.open))
-        peers = None if names == session.peers_announced else names
-        session.peers_announced = names
+        rows = heartbeat.vector_rows(session, self._map)
+        members = heartbeat.member_rows(session, self.own_row(), self._members)
+        session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
+        peers = heartbeat.peer_names(session, self.open)
         session.token = self._next_token()
         session.token_sent_at = now
-        digest = self._map.digest
-        return Heartbeat(hlc, session.done, session.token, tuple(rows), tuple(members), peers, digest)
+        return Heartbeat(hlc, session.done, session.token, rows, members, peers, self._map.digest)
 
     def _next_token(self) -> int:
         self._token = (self._token + 1) & 0xFFFFFFFF or 1

@@ -20,7 +20,7 @@ from crdt.owner_log import OwnerLog
 from crdt.types import NOTHING, VALUE, Have
 from meshd.protocol.session import Incoming, Outgoing, Phase, Session
 from meshd.wire.errors import WireError
-from meshd.wire.limits import MAX_PULLS_QUEUED, MAX_STAGED_TRANSFERS, OUTGOING_TRANSFERS
+from meshd.wire.limits import MAX_OWNERS, MAX_PULLS_QUEUED, MAX_STAGED_TRANSFERS, OUTGOING_TRANSFERS
 from meshd.wire.messages import Begin, Data, Pull, VectorRow
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ class Replicator:
 
     def session_opened(self, session: Session) -> None:
         """A peer is connected: it hears the whole vector, and the own log is looked at for it."""
-        session.vector_dirty.update(dict.fromkeys(self._map.owners()))
+        owners = self._map.owners()
+        if session.name in owners:
+            session.vector_dirty[session.name] = None  # first: what a first heartbeat leaves out, we lack
+        session.vector_dirty.update(dict.fromkeys(owners))
 
     def session_closed(self, now: float) -> None:
         """Requests made over a closed connection are made anew elsewhere."""
@@ -121,6 +124,8 @@ class Replicator:
     def vector_heard(self, session: Session, rows: Iterable[VectorRow], done: int, now: float) -> None:
         """A heartbeat told what the peer has."""
         for row in rows:
+            if not self._takes_note(session, row.owner):
+                continue
             session.reported[row.owner] = row.have
             if self._map.heard_of(row.owner, row.have.known):
                 self._announce(row.owner)
@@ -129,6 +134,14 @@ class Replicator:
             if number <= done:
                 del session.unconfirmed[owner]
                 self._confirm(session, owner, now)
+
+    def _takes_note(self, session: Session, owner: str) -> bool:
+        """Whether there is room for another owner's row: a peer may name as many as it likes."""
+        if owner in session.reported or owner in self._sessions or owner == self._me:
+            return True
+        if len(session.reported) >= MAX_OWNERS:
+            return False
+        return len(self._map.known) < MAX_OWNERS or owner in self._map.known or owner in self._map.logs
 
     def first_vector_heard(self, session: Session, now: float) -> None:
         """After the first heartbeat of a peer: an owner it did not name it holds nothing of."""
@@ -269,6 +282,8 @@ class Replicator:
         head = begin.head
         if begin.offer:
             takes = head.owner == self._me or head.owner in self._sessions
+        elif not self._takes_note(session, head.owner):
+            takes = False
         else:
             if self._map.heard_of(head.owner, head.gen):
                 self._announce(head.owner)

@@ -216,6 +216,8 @@ def _member(value: object) -> MemberRow:
     row = _row(value, "member", 7)
     if len(row) > 32:
         raise WireError("a member row has more than 32 fields")
+    if len(row) > 7 and len(_pack(row[7:])) > limits.MAX_EXTRA_BYTES:
+        raise WireError(f"a member row has more than {limits.MAX_EXTRA_BYTES} bytes of further fields")
     return MemberRow(
         _name(row[0], "member name"),
         _int(row[1], "member nonce", limits.MAX_SIGNED + 1),

@@ -34,6 +34,17 @@ MAX_PEER_NAMES: Final = 4096
 MAX_LINEAGE_ROWS: Final = 4096
 """Rows accepted in one frame: several times what the largest mesh needs."""
 
+HEARTBEAT_ROWS: Final = 1024
+HEARTBEAT_MEMBERS: Final = 256
+"""Rows sent in one heartbeat; what is left follows in the next. With names and addresses as long as they
+may be these take 4 MiB, so a heartbeat is never over MAX_FRAME_BYTES."""
+
+MAX_EXTRA_BYTES: Final = 1024
+"""What newer versions may append to a member row, packed: every node keeps it and passes it on."""
+
+MAX_OWNERS: Final = 16_384
+"""Owners that a node takes note of. Beyond them only those that it is connected to count."""
+
 MAX_FEATURES: Final = 64
 
 MAX_INT: Final = 2**64 - 1
