@@ -13,6 +13,7 @@ that is back look dead for minutes.
 from __future__ import annotations
 
 import importlib
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -270,6 +271,8 @@ _OPTIONS: Final = (
 
 def _import_all() -> dict[str, Any]:
     """Import grpcio and every engine's messages; runs in a thread."""
+    # It would write past the log, to standard error, whenever a server goes away; causes are logged by us.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     modules = {"grpc": importlib.import_module("grpc")}
     modules[STANDARD] = importlib.import_module("grpc_health.v1.health_pb2")
     for name, engine in ENGINES.items():

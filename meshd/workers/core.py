@@ -113,9 +113,9 @@ class Core:
         """Whether an owner no longer speaks for its workers."""
         return owner_is_down(self.store.owner_state(owner))
 
-    def checks_import(self, claim: Claim, settings: HealthSettings, api_key: str | None) -> bool:
-        """Whether this node checks an import by itself (LIF-10, SYN-5)."""
-        if settings.disabled or self.settings.check_imports == "never":
+    def checks_import(self, claim: Claim, off: bool, api_key: str | None) -> bool:
+        """Whether this node checks an import by itself (LIF-10, SYN-5); `off`: checks of it are disabled."""
+        if off or self.settings.check_imports == "never":
             return False
         if self.settings.check_imports == "owner_down" and not self.owner_down(claim.owner):
             return False
@@ -140,7 +140,7 @@ class Core:
 
         def status_of(claim: Claim) -> str:
             key = self.usable_key(claim)
-            checked = self.checks_import(claim, self.health_settings(claim.spec, local=False), key)
+            checked = self.checks_import(claim, self.health_settings(claim.spec, local=False).disabled, key)
             own = old.health if old is not None and checked else None
             return claim_status(claim, own, self.owner_down(claim.owner))
 
@@ -154,7 +154,7 @@ class Core:
             and claim.record.revision <= serving.record.revision
         )
         api_key = self.usable_key(claim)
-        checked = self.checks_import(claim, settings, api_key)
+        checked = self.checks_import(claim, settings.disabled, api_key)
         if old is None:
             health = initial(settings, now)
         else:
@@ -201,8 +201,10 @@ class Core:
         """
         serving = worker.serving
         if serving is not None and len(worker.claims) == 1:
-            settings = self.health_settings(worker.spec, local=False)
-            checked = self.checks_import(serving, settings, worker.api_key)
+            # Of the settings only this one matters here; working all of them out costs more than the rest.
+            own_off = worker.spec.health.get("disable_health_check") if worker.spec.health else None
+            off = own_off if isinstance(own_off, bool) else self._import_health.disabled
+            checked = self.checks_import(serving, off, worker.api_key)
             own = worker.health if checked else None
             if checked == worker.checked and worker.status == claim_status(
                 serving, own, self.owner_down(serving.owner)
