@@ -125,7 +125,7 @@ def test_imports_of_a_dead_owner_are_judged_by_own_checks_until_it_is_forgotten_
 
 @pytest.mark.req("SYN-13")
 def test_an_owner_is_forgotten_once_its_time_is_over_and_never_while_it_lives(make_fleet: FleetMaker) -> None:
-    mesh, fleet = make_fleet("a", "b", "c", **{"sync.forget_after_s": 4, "sync.fence_keep_s": 600})
+    mesh, fleet = make_fleet("a", "b", "c", **{"sync.forget_after_s": 2, "sync.fence_keep_s": 600})
     a, b, c = fleet
     a.register(f"{URL}/a", health=UNCHECKED)
     b.register(f"{URL}/b", health=UNCHECKED)
@@ -136,8 +136,8 @@ def test_an_owner_is_forgotten_once_its_time_is_over_and_never_while_it_lives(ma
         opened(stream)
         mesh["a"].kill()
         Fleet((b, c)).each(lambda node: f"{URL}/a" not in node.workers(), "a is forgotten")
-        assert time.monotonic() - started >= 4
-        holds_for(lambda: f"{URL}/b" in c.workers(), 2.0, "a live owner keeps its entries", every_s=0.2)
+        assert time.monotonic() - started >= 2
+        holds_for(lambda: f"{URL}/b" in c.workers(), 1.0, "a live owner keeps its entries", every_s=0.2)
         Fleet((b, c)).let_reconcile(2)
     assert [event.data["worker"]["url"] for event in stream.of("removed")] == [f"{URL}/a"]
     _again(mesh["a"])
@@ -251,11 +251,9 @@ def test_declared_workers_are_registered_once_however_often_the_daemon_starts(
     plain = daemon.argv
     daemon.argv = lambda: [*plain(), "--config", str(config)]  # type: ignore[method-assign]  # a handle has no option for it
     seen = []
-    _again(daemon)
-    node = Node(daemon.api, daemon)
-    daemon.stop()
     for _ in range(2):
         _again(daemon)
+        node = Node(daemon.api, daemon)
         (worker,) = node.workers().values()
         assert node.get(f"/workers/{worker['id']}")["origin"] == "local"
         seen.append((worker["id"], worker["revision"], worker["priority"], worker["status"]))
@@ -263,6 +261,6 @@ def test_declared_workers_are_registered_once_however_often_the_daemon_starts(
     assert seen[0] == seen[1]
     config.write_text(entry % 4, "utf-8")
     _again(daemon)
-    (worker,) = node.workers().values()
+    (worker,) = Node(daemon.api, daemon).workers().values()
     assert (worker["id"], worker["priority"]) == (seen[0][0], 4)
     assert worker["revision"] > seen[0][1]

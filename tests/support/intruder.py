@@ -17,6 +17,7 @@ from crdt.owner_log import OwnerLog
 from crdt.types import Have
 from meshd.wire.errors import WireError
 from meshd.wire.framing import FrameDecoder, encode_frame
+from meshd.wire.limits import PAGE_ENTRIES
 from meshd.wire.messages import (
     Begin,
     Data,
@@ -121,7 +122,10 @@ class _Link:
         """Send a whole log."""
         self._transfers += 1
         self.send(Begin(self._transfers, log.head(), 0, True, offer, 0))
-        self.send(Data(self._transfers, True, tuple(log.entries.values())))
+        entries = tuple(log.entries.values())
+        for start in range(0, max(1, len(entries)), PAGE_ENTRIES):
+            page = entries[start : start + PAGE_ENTRIES]
+            self.send(Data(self._transfers, start + PAGE_ENTRIES >= len(entries), page))
 
     def close(self) -> None:
         """Hang up."""
