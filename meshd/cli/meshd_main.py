@@ -124,7 +124,9 @@ def _run(settings: Config, reread: Callable[[], Config]) -> int:
     import trio  # here, so that `validate` and `version` need neither it nor the daemon
 
     from meshd.main import run_daemon
+    from meshd.runtime.descriptors import raise_open_files
 
+    raise_open_files()
     try:
         trio.run(run_daemon, settings, reread)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any, TextIO
 
 import structlog
@@ -21,6 +22,9 @@ _SECRET_WORDS = ("api_key", "apikey", "token", "secret", "password", "authorizat
 _MASK = "***"
 #: Libraries that chatter below this level about what we log ourselves.
 _LIBRARY_LEVEL = logging.WARNING
+LIBRARY_REPEAT_S = 60.0
+_LIBRARY_LINES = 1024
+"""Different lines of libraries that are remembered as written."""
 
 
 class LogControl:
@@ -84,8 +88,30 @@ def setup_logs(level: str, form: str | None, stream: TextIO | None = None) -> Lo
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
         )
     )
+    handler.addFilter(_OnceInAWhile())
     logging.getLogger().handlers = [handler]
     return control
+
+
+class _OnceInAWhile(logging.Filter):
+    """Lets the same line of a library through once per LIBRARY_REPEAT_S.
+
+    Out of open files, trio complains ten times a second for each listening socket, with a traceback.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._again_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write the line. Lines are the same if they differ in their arguments alone."""
+        now, line = time.monotonic(), (record.name, str(record.msg))
+        if now < self._again_at.get(line, now):
+            return False
+        if len(self._again_at) >= _LIBRARY_LINES:
+            self._again_at.clear()
+        self._again_at[line] = now + LIBRARY_REPEAT_S
+        return True
 
 
 class _LineLogger:

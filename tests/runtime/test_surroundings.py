@@ -87,6 +87,19 @@ def test_lines_are_json_with_level_and_time_and_the_level_can_change_while_runni
     assert all(line["timestamp"].endswith("Z") for line in lines)
 
 
+@pytest.mark.req("SEC-4")
+@pytest.mark.usefixtures("clean_logs")
+def test_a_library_that_complains_without_end_does_not_fill_the_log() -> None:
+    out = io.StringIO()
+    setup_logs("info", "json", out)
+    for number in range(100):
+        logging.getLogger("trio.serve_listeners").error("accept returned %s", number)
+        logging.getLogger("another").error("accept returned %s", number)
+    logging.getLogger("another").error("something else")
+    events = [json.loads(line)["event"] for line in out.getvalue().splitlines()]
+    assert events == ["accept returned 0", "accept returned 0", "something else"]
+
+
 @pytest.mark.req("SEC-3")
 @pytest.mark.usefixtures("clean_logs")
 @pytest.mark.parametrize("form", ["json", "console"])
