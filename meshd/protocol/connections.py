@@ -41,6 +41,9 @@ from meshd.wire.messages import (
 if TYPE_CHECKING:
     import random
 
+PEERS_TOLD_S = 0.1
+"""How long after a connection came or went the others are told, with all that changed meanwhile."""
+
 FEATURES = ("offers", "relays")
 
 
@@ -92,7 +95,7 @@ class Connections:
         if was_open:
             del self.open[session.name]
             self.replicator.session_closed(now)
-            self._peers_changed()
+            self._peers_changed(now)
             self._emit(Notice("info", "peer_disconnected", {"peer": session.name, "reason": reason}))
             for waiting in list(self.by_conn.values()):
                 if waiting.phase is Phase.CONTESTED and waiting.contest == conn:
@@ -203,7 +206,7 @@ class Connections:
         self.replicator.session_opened(session)
         session.heartbeat_due = True
         self._emit(Notice("info", "peer_connected", {"peer": session.name, "remote": session.remote}))
-        self._peers_changed()
+        self._peers_changed(now)
         self._wake(session.conn)
         self._hear_waiting(session, now)
 
@@ -218,10 +221,10 @@ class Connections:
             self._emit(Notice("warning", "bad_peer_input", fields))
             self.close(session, f"bad input: {error}")
 
-    def _peers_changed(self) -> None:
-        for session in self.open.values():
-            session.heartbeat_due = True
-            self._wake(session.conn)
+    def _peers_changed(self, now: float) -> None:
+        """Whom this node is connected to is told soon; when a cluster meets, many changes at once."""
+        if self._beat_at is not None:
+            self._beat_at = min(self._beat_at, now + PEERS_TOLD_S)
 
     # -- open sessions ---------------------------------------------------------------------------
 
