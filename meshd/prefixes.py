@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from crdt.prefixes import Prefix, PrefixTable, Rule
 from meshd.config_live import CONFIG_PREFIX
-from meshd.protocol.node import FORGET_PREFIX
+from meshd.protocol.forgetting import FORGET_PREFIX
 from meshd.workers.record import PREFIX, classify
 
 

@@ -16,6 +16,8 @@ from crdt.persist import PutMeta, StoreOp
 LONGEST_STEP_S = 5.0
 """No single tick adds more than this: a process that was stopped observed nothing meanwhile."""
 PERSIST_EVERY_S = 60.0
+FORGET_PREFIX = "forget:"
+"""Multi-writer keys `forget:<owner>` with the gen counter up to which every node forgets that owner."""
 META_SILENCE = "contact:"
 META_FENCE = "fence:"
 
@@ -40,6 +42,8 @@ class Forgetting:
         self._silence: dict[str, float] = {}
         self._fence_age: dict[str, float] = {}
         self._since_persist_s = 0.0
+        self._asked: dict[str, int] = {}
+        self.read(store.visible_keys(FORGET_PREFIX))
         for name, value in meta.items():
             if name.startswith(META_SILENCE):
                 self._silence[name[len(META_SILENCE) :]] = _number(value)
@@ -49,6 +53,26 @@ class Forgetting:
                     owner = name[len(META_FENCE) :]
                     store.fences[owner] = int(counter)
                     self._fence_age[owner] = _number(age.encode())
+
+    def read(self, keys: Iterable[str]) -> None:
+        """Keys changed: note which owners somebody asked every node to forget."""
+        for key in keys:
+            if key.startswith(FORGET_PREFIX):
+                found = self._map.visible(key)
+                owner = key.removeprefix(FORGET_PREFIX)
+                if found is not None and found.value.isdigit():
+                    self._asked[owner] = int(found.value)
+                else:
+                    self._asked.pop(owner, None)
+
+    def asked_for(self) -> list[str]:
+        """Owners that are to be forgotten by request, and of whom there is something to forget."""
+        logs, me = self._map.logs, self._map.node
+        return [
+            owner
+            for owner, counter in self._asked.items()
+            if owner in logs and owner != me and logs[owner].gen[0] <= counter
+        ]
 
     def silence(self, owner: str) -> float:
         """For how long this node has not heard of an owner, in seconds of observed time."""

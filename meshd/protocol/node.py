@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from crdt.errors import MapError
-from crdt.hlc import HybridClock
 from crdt.lww_map import Change, LwwMap
 from crdt.owner_log import OwnerLog
 from crdt.persist import PutMeta, StoreOp
@@ -21,7 +20,7 @@ from meshd.protocol.connections import Connections
 from meshd.protocol.cutoff import CutOff
 from meshd.protocol.dialing import Dialer
 from meshd.protocol.effects import Dial, Effect, KeysChanged, MemberChanged, Notice, Persist, Wake
-from meshd.protocol.forgetting import Forgetting
+from meshd.protocol.forgetting import FORGET_PREFIX, Forgetting
 from meshd.protocol.local_store import LocalStore
 from meshd.protocol.members import (
     ALIVE,
@@ -32,10 +31,11 @@ from meshd.protocol.members import (
     Members,
     StateChange,
 )
+from meshd.protocol.offers import Offers
 from meshd.protocol.ownership import META_COUNTER, META_LINE, Ownership
 from meshd.protocol.replication import Replicator
-from meshd.protocol.session import Session
 from meshd.protocol.settings import NodeSettings
+from meshd.protocol.stamps import Stamps
 from meshd.wire.errors import WireError
 from meshd.wire.messages import Leave, Message
 
@@ -44,13 +44,7 @@ if TYPE_CHECKING:
 
 LEARN_S = 2.0
 """A start without a disk waits so long for peers that know what it owned."""
-OFFER_SPREAD_S = 0.2
-"""Peers that hold the same copy of a lost log wait up to this long, so that one of them offers it first."""
-OFFER_AGAIN_S = 5.0
-FORGET_PREFIX = "forget:"
-"""Multi-writer keys `forget:<owner>` with the gen counter up to which every node forgets that owner."""
 META_PEERS = "peers"
-META_HLC = "hlc"
 MAX_REMEMBERED_PEERS = 256
 
 
@@ -80,10 +74,10 @@ class MeshNode:
         self._now = self._ticked_at = now
         self._ready = False
         self.map = LwwMap(settings.node, prefixes, settings.limits, logs)
-        self._hlc = HybridClock(settings.max_drift_ms, _int(meta.get(META_HLC)))
-        self._skewed: dict[str, bool] = {}
+        own = self.map.logs.get(settings.node)
+        self._stamp = Stamps(own, settings.max_drift_ms, wall_clock, self._emit)
         self._foreign_told: dict[str, int] = {}
-        self._learnt = settings.node in self.map.logs
+        self._learnt = own is not None
         self.store = LocalStore(
             self.map,
             meta,
@@ -96,7 +90,6 @@ class MeshNode:
         )
         self.put, self.delete = self.store.put, self.store.delete
         self.visible, self.visible_keys = self.store.visible, self.store.visible_keys
-        self._offers: dict[str, float] = {}
         line = frozenset(int(word) for word in meta.get(META_LINE, b"").split() if word.isdigit())
         self.forgetting = Forgetting(
             self.map, settings.forget_after_s, settings.fence_keep_s, meta, self._changed, now
@@ -123,7 +116,7 @@ class MeshNode:
             rng,
             self._emit,
             self._member_changed,
-            self._heard_clock,
+            self._stamp.heard,
         )
         self.replicator = Replicator(
             self.map,
@@ -139,12 +132,11 @@ class MeshNode:
         )
         self.replicator.own_log_halted = self.ownership.is_halted
         self.connections.replicator = self.replicator
+        self._offers = Offers(self.map, self.connections.open, rng, self.replicator.offer)
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
         self._remembered = tuple(filter(None, remembered))
         self.cut_off = CutOff(settings.down_after_s, settings.forget_after_s)
-        self._forgets: dict[str, int] = {}
-        self._read_forgets(self.map.visible_keys(FORGET_PREFIX))
         self.dialer.add(self._remembered, "remembered", now, 2 * settings.heartbeat_s)
 
     # -- what the driver tells -------------------------------------------------------------------
@@ -219,7 +211,7 @@ class MeshNode:
         self.connections.tick(now)
         self.replicator.tick(now)
         self.ownership.tick(now)
-        self._offer(now)
+        self._offers.tick(now)
         self._forget(now)
         self.store.age_removals(now, self.settings.forget_after_s)
         self._remember_peers()
@@ -234,7 +226,7 @@ class MeshNode:
             self.replicator.next_deadline(),
             self.ownership.next_deadline(),
             self.dialer.next_deadline(),
-            min(self._offers.values(), default=None),
+            self._offers.next_deadline(),
         ]
         return min((at for at in times if at is not None), default=None)
 
@@ -345,9 +337,6 @@ class MeshNode:
     def _may_send(self, owner: str) -> bool:
         return self.roster.state_of(owner) in (ALIVE, SUSPECT)
 
-    def _stamp(self) -> int:
-        return self._hlc.stamp(self._wall_clock())
-
     def _changed(self, change: Change) -> None:
         if change.ops:
             self._emit(Persist(change.ops))
@@ -365,17 +354,7 @@ class MeshNode:
     def _keys_changed(self, keys: tuple[str, ...]) -> None:
         if keys:
             self._emit(KeysChanged(keys))
-            self._read_forgets(keys)
-
-    def _read_forgets(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            if key.startswith(FORGET_PREFIX):
-                found = self.map.visible(key)
-                owner = key.removeprefix(FORGET_PREFIX)
-                if found is not None and found.value.isdigit():
-                    self._forgets[owner] = int(found.value)
-                else:
-                    self._forgets.pop(owner, None)
+            self.forgetting.read(keys)
 
     def _own_changed(self, change: Change) -> None:
         if change.ops:
@@ -410,38 +389,12 @@ class MeshNode:
         self._emit(Notice(level, "member_state", fields))
         self._emit(MemberChanged(change.name, change.state, change.previous))
 
-    def _heard_clock(self, name: str, hlc: int) -> None:
-        ahead_ms = self._hlc.observe(hlc, self._wall_clock())
-        skewed = abs(ahead_ms) > self.settings.max_drift_ms
-        if skewed and not self._skewed.get(name, False):
-            fields: dict[str, object] = {"peer": name, "ahead_ms": ahead_ms}
-            self._emit(Notice("warning", "clock_skew", fields))
-        self._skewed[name] = skewed
-
     def _offered(self, copy: OwnerLog, now: float) -> None:
         self.ownership.offered(copy, now)
         self._learnt = True
 
     def _uncovered(self, owner: str, now: float) -> None:
-        if owner not in self._offers:
-            self._offers[owner] = now + self._rng.random() * OFFER_SPREAD_S
-
-    def _offer(self, now: float) -> None:
-        for owner, at in list(self._offers.items()):
-            if at > now:
-                continue
-            log = self.map.logs.get(owner)
-            if log is None or self.map.known.get(owner, log.gen) <= log.gen:
-                del self._offers[owner]
-                continue
-            self._offers[owner] = now + OFFER_AGAIN_S
-            session = self.connections.open.get(owner) or self._towards(owner)
-            if session is not None:
-                self.replicator.offer(session, log)
-
-    def _towards(self, owner: str) -> Session | None:
-        sessions = self.connections.open.values()
-        return next((session for session in sessions if owner in session.peers), None)
+        self._offers.uncovered(owner, now)
 
     def _forget(self, now: float) -> None:
         if self.cut_off.update((member.name for member in self.roster if member.state == ALIVE), now):
@@ -449,10 +402,8 @@ class MeshNode:
         connected = bool(self.connections.open) and not self.cut_off.holds_clock(now)
         for owner in self.forgetting.tick(now, connected, self._is_alive):
             self.forget(owner, now)
-        for owner, counter in self._forgets.items():
-            log = self.map.logs.get(owner)
-            if log is not None and owner != self.settings.node and log.gen[0] <= counter:
-                self.forget(owner, now)
+        for owner in self.forgetting.asked_for():
+            self.forget(owner, now)
 
     def _say_cut_off(self, now: float) -> None:
         if self.cut_off.since is None:

@@ -28,7 +28,8 @@ from meshd.config import Config, load_config
 from meshd.config_live import CONFIG_PREFIX
 from meshd.live_settings import LiveSettings, plane_settings
 from meshd.protocol.effects import KeysChanged, MemberChanged
-from meshd.protocol.node import FORGET_PREFIX, MeshNode
+from meshd.protocol.forgetting import FORGET_PREFIX
+from meshd.protocol.node import MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.reload import DeclaredWorkers, Reloader
 from meshd.workers.capacity import CapacitySettings

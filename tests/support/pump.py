@@ -15,7 +15,8 @@ from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, PutMeta, Replace
 from crdt.prefixes import Claim, Prefix, PrefixTable, Rule
 from crdt.types import Entry, LogHead
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
-from meshd.protocol.node import FORGET_PREFIX, MeshNode
+from meshd.protocol.forgetting import FORGET_PREFIX
+from meshd.protocol.node import MeshNode
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.codec import decode, encode
 
