@@ -264,7 +264,10 @@ class Connections:
             self._heard_member(session, row, now)
         session.digest = beat.digest
         if beat.peers is not None:
-            session.peers = frozenset(beat.peers)
+            peers = frozenset(beat.peers)
+            # Of those that it lost it wants to hear from now on.
+            session.members_dirty.update(dict.fromkeys(sorted(session.peers - peers)))
+            session.peers = peers
             session.peers_known = True
         for vector_row in beat.rows:
             if vector_row.owner == self._settings.node:

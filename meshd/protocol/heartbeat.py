@@ -27,11 +27,14 @@ def vector_rows(session: Session, store: LwwMap) -> tuple[VectorRow, ...]:
 
 
 def member_rows(session: Session, own: MemberRow, members: Members) -> tuple[MemberRow, ...]:
-    """This node's own row, and those of others that changed; not the peer's, which knows itself."""
+    """This node's own row, and those of others that changed.
+
+    Not the peer's, which knows itself, nor of those to whom it is connected: it takes their own word alone.
+    """
     rows = [own]
     for name in _take(session.members_dirty, HEARTBEAT_MEMBERS):
         member = members.get(name)
-        if member is not None and name != session.name:
+        if member is not None and name != session.name and name not in session.peers:
             rows.append(member.row)
     return tuple(rows)
 

@@ -117,7 +117,7 @@ class Session:
     digest: int | None = None
     """Of the peer's visible map, as it last told."""
     peers: frozenset[str] = frozenset()
-    """Nodes to which the peer holds connections, as it last told."""
+    """Nodes to which the peer holds connections, as it last told: of them it hears from themselves."""
     peers_known: bool = False
     settled: bool = False
     """Open for long enough that the peer's other connections stand too, if they ever will."""
