@@ -71,10 +71,12 @@ class Acknowledged(Invariant):
         return self._note(process, url, spec)
 
     def withdrawn(self, process: Process) -> None:
-        """Everything that the node had is removed; it ends only when its disk has that."""
+        """Everything that the node knows to be its own is removed; it ends only when its disk has that."""
         for history in self.histories.values():
-            if history.owner == process.name and history.writes and history.writes[-1].spec is not None:
-                self._note(process, history.url, None).acknowledged = True
+            if history.owner == process.name and history.writes[-1].spec is not None:
+                worker = process.plane.registry.by_url(history.url)
+                write = self._note(process, history.url, None)
+                write.acknowledged = worker is not None and worker.is_local
 
     def _note(self, process: Process, url: str, spec: WorkerSpec | None) -> Write:
         key = worker_key(process.name, url)

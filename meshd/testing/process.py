@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 SLICE_S = 0.003
 """What a slice of marks costs; so long the others have their turn."""
 SHORTEST_TICK_S = 0.001
+DEADLINE_READ_S = 0.02
+"""How late a deadline that came nearer in a burst of inputs may be noticed."""
 
 
 class Process:
@@ -67,6 +69,8 @@ class Process:
         self._inbound_planned = False
         self._timers: dict[str, float] = {}
         self._ticked_at = -1.0
+        self._deadlines_read_at = -1.0
+        self._will_read = False
         self.leaving = False
         self.storage = MemoryStorage(
             place.disk, durability=place.config.store.durability, node_name=self.name
@@ -133,6 +137,14 @@ class Process:
             self.call(action)
 
     def _keep_time(self) -> None:
+        """Read all deadlines; in a burst of inputs only once in a while, as the driver does."""
+        now = self._heap.now
+        if now < self._deadlines_read_at + DEADLINE_READ_S:
+            if not self._will_read:
+                self._will_read = True
+                self._heap.at(self._deadlines_read_at + DEADLINE_READ_S, self.call, self._look_again)
+            return
+        self._deadlines_read_at = now
         deadline = self.node.next_deadline()
         if deadline is not None:
             self._at(max(deadline, self._ticked_at + SHORTEST_TICK_S), "node", self._tick_node)
@@ -143,6 +155,10 @@ class Process:
             deadline = self.plane.next_check()
             if deadline is not None:
                 self._at(deadline, "checks", self._make_checks)
+
+    def _look_again(self) -> None:
+        self._will_read = False
+        self._keep_time()
 
     def _tick_node(self) -> None:
         now = self.now
