@@ -117,11 +117,12 @@ def bad_label(labels: Mapping[str, str]) -> str | None:
 
 
 def positive(text: str) -> int | None:
-    """Return a positive integer written in plain digits, else None."""
+    """Return a positive integer written in plain digits, else None; one beyond any capacity as 10**18."""
     text = text.strip()
-    if not (text.isascii() and text.isdecimal()) or len(text) > 18:
+    if not (text.isascii() and text.isdecimal()):
         return None
-    return int(text) or None
+    text = text.lstrip("0")
+    return (int(text) if len(text) <= 18 else 10**18) if text else None
 
 
 @dataclass(slots=True)

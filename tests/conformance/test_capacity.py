@@ -72,7 +72,7 @@ def test_an_override_out_of_range_is_a_configuration_error_that_names_the_field(
 def test_the_sum_is_cut_off_at_its_limit_and_comes_down_again(fleet: Fleet) -> None:
     a, _, _ = fleet
     a.register(f"{URL}/1", labels=_label(40_000), health=UNCHECKED)
-    id = a.register(f"{URL}/2", labels=_label(10**17), health=UNCHECKED)
+    id = a.register(f"{URL}/2", labels=_label(10**30), health=UNCHECKED)
     assert _reads(a, 65_535, "worker_reported", 2)
     a.remove(id)
     assert _reads(a, 40_000, "worker_reported", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,8 @@ from tests.support.conformance import UNCHECKED, Fleet, Node, SlowRequest, kinds
 from tests.support.processes import EventStream, eventually
 
 URL = "http://127.0.0.1:9"
+CHANGES = 420
+"""So many large changes that no buffer holds them for a subscriber that does not read."""
 
 
 @pytest.mark.req("REG-1")
@@ -237,6 +240,34 @@ def test_a_subscriber_that_comes_back_in_time_misses_nothing_and_hears_nothing_t
         eventually(lambda: second.of("removed"), "news follows")
     assert kinds_of(second, URL) == ["replaced", "removed"]
     assert second.of("replaced")[0].data["worker"]["priority"] == 2
+
+
+@pytest.mark.req("REG-7")
+def test_a_subscriber_that_does_not_read_misses_no_final_state(fleet: Fleet) -> None:
+    a, _, _ = fleet
+    id = a.register(URL, labels={"padding": ""}, health=UNCHECKED)
+    host, _, port = a.api.rpartition(":")
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(20.0)
+        slow.connect((host, int(port)))
+        slow.sendall(f"GET /events HTTP/1.1\r\nHost: {a.api}\r\n\r\n".encode())
+        for number in range(CHANGES):
+            patch = {"priority": number, "labels": {"padding": str(number % 10) * 50_000}}
+            a.call("PATCH", f"/workers/{id}", patch).expect(202)
+        told, ended = b"", False
+        while b"event: removed" not in told:
+            data = slow.recv(1 << 20)
+            assert data, "the stream ended"
+            told += data
+            if b"event: resync" in told and not ended:
+                ended = True
+                a.remove(id)
+    assert told.count(b"event: resync") == 1
+    assert told.count(b"event: snapshot") == 2
+    after = told[told.index(b"event: resync") :]
+    assert f'"priority":{CHANGES - 1}'.encode() in after.replace(b": ", b":")
+    assert len(told) < CHANGES * 50_000 / 2
 
 
 @pytest.mark.req("REG-8")

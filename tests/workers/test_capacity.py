@@ -185,5 +185,7 @@ def test_a_label_wins_over_the_server_and_counts_only_as_a_positive_integer(
 @pytest.mark.req("CAP-6")
 def test_numbers_are_plain_digits() -> None:
     assert positive("007") == 7
+    assert positive("9" * 5000) == 10**18
+    assert positive("0" * 5000) is None
     assert positive("1_000") is None
     assert positive("+5") is None
