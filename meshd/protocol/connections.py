@@ -339,7 +339,9 @@ class Connections:
         if not self._members.changed:
             return
         for session in self.open.values():
-            session.members_dirty.update(self._members.changed)
+            for name in self._members.changed:
+                if name not in session.peers:
+                    session.members_dirty[name] = None
         self._members.changed.clear()
 
     # -- sending ---------------------------------------------------------------------------------
