@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 #: A node whose deadline never moves must not spin the loop.
 _SHORTEST_TICK_S = 0.001
-#: How late a deadline that came nearer in a burst of inputs may be noticed.
+#: How late a deadline that came nearer in a burst of inputs, or without anything to do, may be noticed.
 _DEADLINE_READ_S = 0.005
 
 
@@ -151,21 +151,35 @@ class Driver:
                         await listener.aclose()
 
     def dispatch(self) -> None:
-        """Perform all effects that wait; cheap when there are none.
+        """Perform all effects that wait, after an input; cheap when there are none.
 
         Called from inside an effect it leaves the work to the outer call; before `run` it leaves it to
         `run`.
         """
         if self._dispatching or self._nursery is None:
             return
+        if self._perform_all():
+            self._set_ticker()
+        else:
+            self._read_deadline_soon()
+
+    def dispatch_writes(self) -> None:
+        """As `dispatch`, after this node's own writes; those without effects have moved no deadline."""
+        if not self._dispatching and self._nursery is not None and self._perform_all():
+            self._set_ticker()
+
+    def _perform_all(self) -> bool:
+        """Perform the effects that wait, also those caused meanwhile; returns whether there were any."""
+        acted = False
         self._dispatching = True
         try:
             while effects := self.node.take_effects():
+                acted = True
                 for effect in effects:
                     self._perform(effect)
         finally:
             self._dispatching = False
-        self._set_ticker()
+        return acted
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -216,19 +230,23 @@ class Driver:
         return float("inf") if deadline is None else deadline
 
     def _set_ticker(self) -> None:
-        """An input may have moved the node's deadline.
+        """Something was done, so the node's deadline may have moved.
 
         Reading it costs something with many peers, so in a burst of inputs it is read once in a while only.
         """
         if self._ticker is None:
             return
-        may_read_at = self._deadline_read_at + _DEADLINE_READ_S
-        if trio.current_time() >= may_read_at:
-            deadline = self._read_deadline()
-        else:
-            deadline = min(may_read_at, self._ticker.deadline)
+        if trio.current_time() < self._deadline_read_at + _DEADLINE_READ_S:
+            self._read_deadline_soon()
+            return
+        deadline = self._read_deadline()
         if deadline != self._ticker.deadline:
             self._ticker.deadline = deadline
+
+    def _read_deadline_soon(self) -> None:
+        if self._ticker is not None:
+            soon = trio.current_time() + _DEADLINE_READ_S
+            self._ticker.deadline = min(soon, self._ticker.deadline)
 
     async def _accepted(self, stream: trio.abc.Stream) -> None:
         try:

@@ -51,14 +51,14 @@ class Mesh(Generic[Node]):
 
     def after_write(self) -> None:
         """Perform what synchronous calls to the node caused; cheap when that is nothing."""
-        self._driver.dispatch()
+        self._driver.dispatch_writes()
 
     async def flush(self) -> bool:
         """Wait until every write made before is on disk as durably as `store.durability` says.
 
         False if it refuses.
         """
-        self._driver.dispatch()
+        self._driver.dispatch_writes()
         return await self._persister.flush()
 
     def storage_status(self) -> dict[str, object]:

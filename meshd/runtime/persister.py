@@ -91,6 +91,8 @@ class ThreadPersister:
         self._stopping = False
         # Set on the trio thread only.
         self._committed = 0
+        self._handed_over = 0
+        """Of what was submitted, how much the thread was told to write."""
         self._attempts_failed = 0
         self._transactions = 0
         self._last_error: str | None = None
@@ -108,8 +110,9 @@ class ThreadPersister:
             while True:
                 await self._submission.wait()
                 self._submission = trio.Event()
-                await trio.sleep(LINGER_S)
-                self._go()
+                if self._handed_over < self._submitted:
+                    await trio.sleep(LINGER_S)
+                    self._go()
         finally:
             with self._condition:
                 self._stopping = True
@@ -134,6 +137,7 @@ class ThreadPersister:
 
     def _go(self) -> None:
         """Have the thread write what waits."""
+        self._handed_over = self._submitted
         with self._condition:
             self._condition.notify()
 

@@ -302,6 +302,19 @@ async def test_the_node_is_ticked_at_its_deadline_also_when_that_comes_nearer(
         assert [tick - start for tick in bench.node.ticks] == pytest.approx([5.0])
 
 
+@pytest.mark.req("MSH-3")
+async def test_own_writes_without_effects_do_not_have_the_deadline_read(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as bench:
+        bench.node.deadline = trio.current_time() + 100
+        bench.driver.dispatch()
+        await trio.sleep(1)
+        bench.node.next_deadline = lambda: pytest.fail("the deadline was read")  # type: ignore[method-assign]
+        bench.driver.dispatch_writes()
+        await trio.sleep(1)
+
+
 async def test_a_deadline_that_never_moves_does_not_stop_everything_else(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
