@@ -1,8 +1,8 @@
 """Starts the application for each request, and hands it what arrives.
 
-hypercorn's own channel gives up the event loop's turn at every piece handed over and at every `receive`, which
-costs a short request 3 turns. Here both sides go on at once wherever they can. The reader still yields at
-each read of its socket, and waits for an application that has `max_app_queue_size` pieces to take.
+hypercorn's own channel gives up the turn of the event loop at every piece handed over and every `receive`, so
+a short request costs three turns more. Here both sides go on at once wherever they can. The reader still
+yields at each read of its socket, and waits for an application that has `max_app_queue_size` pieces to take.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Call:
 
     def refuse_unknown_parameters(self) -> None:
         """Raise BadRequest if a query parameter was sent that the row does not list."""
-        if not self.request.url.query:
+        if not self.request.scope["query_string"]:
             return
         known = {param.name for param in self.operation.params}
         for name in self.request.query_params:

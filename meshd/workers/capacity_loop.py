@@ -31,6 +31,8 @@ ASK_TIMEOUT_S: Final = 5.0
 ASK_AGAIN_S: Final = (5.0, 30.0, 300.0)
 """Pauses before a server that did not answer is asked again."""
 LOG_EVERY_S: Final = 1.0
+GATHER_S: Final = 0.02
+"""In a burst of changes, watchers are told this often what they come to."""
 
 
 class InfoSource(Protocol):
@@ -91,12 +93,14 @@ class _Following:
         self._newest: dict[str, Worker] = {}
         self._logged: CapacitySnapshot | None = None
         self._logged_at = float("-inf")
+        self._read_at = float("-inf")
         tracker.notify = self._wake
 
     async def run(self) -> None:
         """Follow until cancelled; raises what went wrong inside the tracker."""
         while True:
             self._woken = trio.Event()
+            self._read_at = trio.current_time()
             snapshot = self._tracker.read()
             if self._tracker.failure is not None:
                 raise self._tracker.failure
@@ -108,8 +112,9 @@ class _Following:
             wait_s = self._log(snapshot)
             with trio.move_on_after(wait_s):
                 await self._woken.wait()
-            # Whoever fills the queue gets a turn before the next reading.
-            await trio.lowlevel.checkpoint()
+            # Nobody reads an old value meanwhile, since reading takes in what waits. After a pause this is
+            # still a checkpoint: whoever fills the queue gets a turn before the next reading.
+            await trio.sleep_until(self._read_at + GATHER_S)
 
     def _wake(self) -> None:
         self._woken.set()

@@ -186,6 +186,29 @@ async def test_a_change_of_tier_is_logged_at_once_and_changes_of_value_at_most_o
     assert shown == [(1024, "legacy_fallback"), (64, "mixed"), (3200, "mixed")]
 
 
+@pytest.mark.req("CAP-3", "CAP-4")
+async def test_in_a_burst_watchers_are_told_now_and_then_and_readers_at_any_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    fleet = Fleet()
+    async with trio.open_nursery() as nursery:
+        tracker = await start(nursery, fleet, Servers())
+        await trio.sleep(0.1)
+        told: list[float] = []
+        watch = tracker.watch(lambda: told.append(trio.current_time()))
+        for number in range(50):
+            fleet.put(make_worker(f"http://{number}"))
+            await trio.sleep(0.001)
+        await trio.sleep(0.1)
+        assert 2 <= len(told) <= 4
+        latest = watch.take()
+        assert latest is not None
+        assert latest.workers_available == 50
+        fleet.put(make_worker("http://late"))
+        assert tracker.read().workers_available == 51
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.req("CAP-4")
 async def test_a_change_of_tier_alone_is_logged(autojump_clock: trio.testing.MockClock, log: Log) -> None:
     fleet = Fleet(make_worker("http://a"))
