@@ -394,7 +394,7 @@ class Connections:
 
     def _own_heartbeat(self, session: Session, now: float, hlc: int) -> Heartbeat:
         rows = heartbeat.vector_rows(session, self._map)
-        members = heartbeat.member_rows(session, self.own_row(), self._members)
+        members = heartbeat.member_rows(session, self.own_row(), self._members, self._map.logs)
         session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
         peers = heartbeat.peer_names(session, self.open)
         session.token = self._next_token()

@@ -1,8 +1,8 @@
 """Whom to connect to, and when to try again.
 
 Every address that was ever given is tried for ever, with a growing, jittered pause; addresses learned
-from gossip are tried while their member is in the table. An address that turns out to lead to this node
-itself, or to a node that is connected already, rests.
+from gossip are tried while their member is in the table, the more of them there are the less often each.
+An address that turns out to lead to this node itself, or to a node that is connected already, rests.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+GOSSIP_DIALS_PER_S = 50.0
+"""Attempts at addresses from gossip, all together: thousands of dead members must not take a core."""
 GOSSIP_HEAD_START_S = 0.5
 """Of two nodes that hear of each other by gossip, the one with the greater name dials this much later."""
 MAX_ADDRESSES = 16_384
@@ -72,7 +74,10 @@ class Dialer:
         if target is None:
             return True
         target.busy = False
-        pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(target.failures, 10))
+        longest = LONGEST_PAUSE_S
+        if target.source == "gossip":
+            longest = max(longest, len(self._targets) / GOSSIP_DIALS_PER_S)
+        pause = min(longest, FIRST_PAUSE_S * 2.0 ** min(target.failures, 12))
         target.failures += 1
         target.next_at = now + pause * (0.5 + self._rng.random())
         news = reason != target.last_error
@@ -99,7 +104,7 @@ class Dialer:
     def drop(self, address: str) -> None:
         """Stop dialling an address that only gossip knew."""
         target = self._targets.get(address)
-        if target is not None and target.source == "gossip" and not target.busy:
+        if target is not None and target.source == "gossip":
             del self._targets[address]
 
     def next_deadline(self) -> float | None:

@@ -6,10 +6,11 @@ never makes a node send a frame that the next one must refuse.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from itertools import islice
 
 from crdt.lww_map import LwwMap
-from meshd.protocol.members import Members
+from meshd.protocol.members import DOWN, Members
 from meshd.protocol.session import Session
 from meshd.wire.limits import HEARTBEAT_MEMBERS, HEARTBEAT_ROWS, MAX_PEER_NAMES
 from meshd.wire.messages import MemberRow, VectorRow
@@ -26,15 +27,21 @@ def vector_rows(session: Session, store: LwwMap) -> tuple[VectorRow, ...]:
     return tuple(rows)
 
 
-def member_rows(session: Session, own: MemberRow, members: Members) -> tuple[MemberRow, ...]:
+def member_rows(
+    session: Session, own: MemberRow, members: Members, owns: Container[str]
+) -> tuple[MemberRow, ...]:
     """This node's own row, and those of others that changed.
 
     Not the peer's, which knows itself, nor of those to whom it is connected: it takes their own word alone.
+    Nor of dead members of whom nothing is left (`owns`: names of owners of logs): else such a row would
+    wander from node to node for ever, each forgetting it in its turn.
     """
     rows = [own]
     for name in _take(session.members_dirty, HEARTBEAT_MEMBERS):
         member = members.get(name)
-        if member is not None and name != session.name and name not in session.peers:
+        if member is None or name == session.name or name in session.peers:
+            continue
+        if member.state != DOWN or name in owns:
             rows.append(member.row)
     return tuple(rows)
 

@@ -9,7 +9,7 @@ Silence is observed time: while this process itself was stopped, nobody grew mor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from meshd.wire.messages import MemberRow
@@ -152,6 +152,14 @@ class Members:
             if member.state in (ALIVE, SUSPECT)
         ]
         return min(deadlines, default=None)
+
+    def expired(self, now: float, after_s: float, owns: Container[str]) -> list[Member]:
+        """Members that are gone for so long and of whom nothing is left (`owns`: names of owners of logs)."""
+        return [
+            member
+            for member in self._rows.values()
+            if member.state in (DOWN, LEFT) and now - member.since >= after_s and member.name not in owns
+        ]
 
     def drop(self, name: str) -> None:
         """Forget a member altogether."""

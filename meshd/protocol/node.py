@@ -28,6 +28,7 @@ from meshd.protocol.members import (
     LEFT_FOR_RESTART,
     LEFT_WITHDRAWN,
     SUSPECT,
+    Member,
     Members,
     StateChange,
 )
@@ -259,8 +260,7 @@ class MeshNode:
         forgotten = self.forgetting.forget(owner, self._stamp())
         member = self.roster.get(owner)
         if member is not None:
-            self.dialer.drop(member.address)
-            self.roster.drop(owner)
+            self._drop_member(member)
         if forgotten:
             self._emit(Notice("info", "owner_forgotten", {"owner": owner}))
             self.replicator.log_changed(owner)
@@ -404,6 +404,14 @@ class MeshNode:
             self.forget(owner, now)
         for owner in self.forgetting.asked_for():
             self.forget(owner, now)
+        if connected:
+            for member in self.roster.expired(now, self.settings.forget_after_s, self.map.logs):
+                self._drop_member(member)
+
+    def _drop_member(self, member: Member) -> None:
+        self.roster.drop(member.name)
+        if all(other.address != member.address for other in self.roster):
+            self.dialer.drop(member.address)
 
     def _say_cut_off(self, now: float) -> None:
         if self.cut_off.since is None:

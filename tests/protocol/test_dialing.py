@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from meshd.protocol.dialing import FIRST_PAUSE_S, LONGEST_PAUSE_S, Dialer
+import pytest
+
+from meshd.protocol.dialing import FIRST_PAUSE_S, GOSSIP_DIALS_PER_S, LONGEST_PAUSE_S, Dialer
 
 
 def dialer(*addresses: str) -> Dialer:
@@ -33,6 +35,22 @@ def test_a_failed_address_is_tried_for_ever_with_a_bounded_pause() -> None:
     assert 0 < pauses[0] <= FIRST_PAUSE_S * 1.5
     assert max(pauses) <= LONGEST_PAUSE_S * 1.5
     assert min(pauses[20:]) >= LONGEST_PAUSE_S * 0.5
+
+
+@pytest.mark.req("SEC-4")
+def test_many_dead_addresses_from_gossip_are_tried_the_less_often() -> None:
+    d = Dialer(random.Random(1))
+    d.add([f"m{i}:1" for i in range(2000)], "gossip", 0.0)
+    d.add(["seed:1"], "static", 0.0)
+    tried = seed_tried = 0
+    for second in range(400):
+        for address in d.due(float(second), set()):
+            d.failed(address, "refused", float(second))
+            if second >= 200:
+                tried += 1
+                seed_tried += address == "seed:1"
+    assert tried / 200 <= 2 * GOSSIP_DIALS_PER_S
+    assert seed_tried >= 200 / (LONGEST_PAUSE_S * 1.5 + 1)
 
 
 def test_the_same_reason_is_news_only_once() -> None:

@@ -130,3 +130,24 @@ def test_what_newer_versions_add_to_a_member_row_is_kept_within_a_bound() -> Non
     assert message.members == (kept,)
     with pytest.raises(WireError):
         decode(encode(beat(members=(kept._replace(extra=("x" * 2000,)),))))
+
+
+@pytest.mark.req("SYN-13", "SEC-4")
+def test_members_of_whom_nothing_is_left_are_forgotten_and_do_not_come_back_by_gossip() -> None:
+    pump = Pump()
+    for name in ("a", "b", "c"):
+        pump.start(name, seeds=() if name == "a" else ("a",), forget_after_s=100.0)
+    pump.run(3.0)
+    node = pump.nodes["a"]
+    greet(node, LIAR, "liar", pump.now)
+    node.receive(LIAR, beat(members=(MemberRow("ghost", 1, 1, 0, "192.0.2.2:1", "", "0"),)), pump.now, 0)
+    node.connection_closed(LIAR, "gone", pump.now)
+    pump.run(60.0)
+    assert pump.nodes["b"].owner_state("ghost") == "down"
+    pump.crash("c")
+    pump.run(1.0)
+    pump.start("c", seeds=("a", "b"), forget_after_s=100.0)
+    pump.run(80.0)
+    for each in pump.nodes.values():
+        assert {member.name for member in each.roster} == {"a", "b", "c"} - {each.settings.node}
+    assert "192.0.2.2:1" not in pump.nodes["a"].dialer.addresses()
