@@ -49,7 +49,7 @@ def absorb(
         other = copy.entries.get(entry[KEY])
         stamp = stamp_of(entry)
         if other is None:
-            stays = stamp is not None or not copy.knows(own)
+            stays = stamp is not None or not _knew(copy, own, in_line)
         elif stamp is not None:
             stays = stamp >= (stamp_of(other) or (0, ""))
         else:
@@ -73,10 +73,15 @@ def absorb(
 def _mine_stays(mine: OwnerLog, copy: OwnerLog, own: Dot, theirs: Dot, in_line: InLine) -> bool:
     if own == theirs:
         return True
-    mine_is_later, theirs_is_later = mine.knows(theirs), copy.knows(own)
+    mine_is_later, theirs_is_later = mine.knows(theirs), _knew(copy, own, in_line)
     if mine_is_later != theirs_is_later:
         return mine_is_later
     return (not mine_is_later and wins_by_line(own, in_line)) or own > theirs
+
+
+def _knew(copy: OwnerLog, own: Dot, in_line: InLine) -> bool:
+    """Whether the copy has taken on an own write. One of the living line cannot be too old to be listed."""
+    return copy.lists(own) if in_line(own) else copy.knows(own)
 
 
 def _returns(mine: OwnerLog, copy: OwnerLog, theirs: Dot, removal: Dot | None, in_line: InLine) -> bool:

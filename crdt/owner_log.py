@@ -172,6 +172,11 @@ class OwnerLog:
         """Whether the write behind `dot` was taken on, whatever became of it since."""
         return self.covers((dot[0], dot[1]), dot[2])
 
+    def lists(self, dot: Dot) -> bool:
+        """Like `knows`, but not for gens that are so old that the lineage no longer lists them one by one."""
+        gen = (dot[0], dot[1])
+        return (gen == self.gen or gen in self.lineage) and self.knows(dot)
+
 
 def lineage_covers(lineage: dict[Gen, int], gen: Gen, seq: int) -> bool:
     """Whether everything up to `seq` of a former `gen` was taken on."""

@@ -29,7 +29,7 @@ COUNTER_LIMIT: Final = 2**53
 
 NONCE_BITS: Final = 63
 _NONCE_RANDOM_BITS: Final = 39
-_NONCE_BOOT_LIMIT: Final[int] = 2 ** (NONCE_BITS - _NONCE_RANDOM_BITS) - 1
+_NONCE_BOOT_LIMIT: Final[int] = 2 ** (NONCE_BITS - _NONCE_RANDOM_BITS) - 2  # no nonce is that of a fence
 
 FENCE_NONCE = 2**NONCE_BITS - 1
 """Stands for 'any nonce': the gen (counter, FENCE_NONCE) is greater than every life's with that counter."""
