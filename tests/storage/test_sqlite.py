@@ -1,11 +1,10 @@
-"""What only the store on SQLite has: files, permissions, damage, a schema, and a figure to hold."""
+"""What only the store on SQLite has: files, permissions, damage, a schema, and many rows."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from crdt.owner_log import OwnerLog
 from crdt.persist import PutEntries, PutLog, PutMeta
 from meshd.errors import DataDirMismatch, StorageError
 from meshd.storage import StoredState, open_sqlite, read_offline
+from meshd.storage.sqlite_store import ROWS_PER_STATEMENT
 
 NAME = "meshd.db"
 
@@ -205,18 +205,14 @@ def test_a_data_directory_is_read_offline_beside_a_running_daemon_and_nothing_is
 
 
 @pytest.mark.req("CRD-8")
-@pytest.mark.slow
-def test_a_hundred_thousand_records_load_in_under_two_seconds(tmp_path: Path) -> None:
+def test_a_log_of_many_records_is_loaded_as_it_was_written(tmp_path: Path) -> None:
+    """More than three statements' worth of rows. The time that 100,000 take is a figure of `make bench`."""
     storage = open_sqlite(tmp_path / "data", "normal", "a", "c")
     storage.load()
-    log = log_of("a", 100_000, 600)
+    log = log_of("a", 3 * ROWS_PER_STATEMENT, 600)
     storage.write([PutLog(log.head()), PutEntries("a", tuple(log.entries.values()))])
     storage.close()
-    again = open_sqlite(tmp_path / "data", "normal", "a", "c")
-    # CPU time of this process: the bound must hold also while the machine is busy with other things.
-    started = time.process_time()
-    state = again.load()
-    took_s = time.process_time() - started
-    again.close()
-    assert len(state.logs["a"].entries) == 100_001
-    assert took_s < 2.0
+    state = load(tmp_path / "data")
+    assert state.problems == []
+    assert state.logs["a"].head() == log.head()
+    assert list(state.logs["a"].entries.items()) == list(log.entries.items())
