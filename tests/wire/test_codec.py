@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgpack
+import msgpack  # type: ignore[import-untyped]  # ships no annotations
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -237,7 +237,8 @@ def test_a_frame_over_the_limit_is_refused_from_its_first_four_bytes_on() -> Non
 def test_the_frames_before_a_bad_one_are_received() -> None:
     received: list[Message] = []
     stream = encode_frame(Ping(1)) + encode_frame(Pong(2)) + b"\0\0\0\1\xc1"
+    decoding = FrameDecoder().feed(stream)
+    received += [next(decoding), next(decoding)]
     with pytest.raises(WireError):
-        for message in FrameDecoder().feed(stream):
-            received.append(message)
+        next(decoding)
     assert received == [Ping(1), Pong(2)]
