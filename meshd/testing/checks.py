@@ -79,8 +79,8 @@ class Invariant:
     def acknowledged(self, process: Process, write: object) -> None:
         """What `written` returned is on the disk: the API has answered."""
 
-    def withdrawn(self, process: Process) -> None:
-        """The node took its workers out of the mesh."""
+    def withdrawn(self, process: Process) -> object:
+        """The node took its workers out of the mesh; what is returned names it in `acknowledged`."""
 
     def forgotten(self, owner: str) -> None:
         """An operator had an owner forgotten."""
@@ -166,13 +166,14 @@ class Checks:
     def acknowledged(self, process: Process, writes: list[object]) -> None:
         """See Invariant."""
         for write in writes:
+            if write is None:
+                continue
             for told in self._wants["acknowledged"]:
                 told(process, write)
 
-    def withdrawn(self, process: Process) -> None:
+    def withdrawn(self, process: Process) -> list[object]:
         """See Invariant."""
-        for told in self._wants["withdrawn"]:
-            told(process)
+        return [told(process) for told in self._wants["withdrawn"]]
 
     def forgotten(self, owner: str) -> None:
         """See Invariant."""

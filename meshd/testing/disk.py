@@ -31,6 +31,7 @@ class SimPersister:
         self._writing_durably = False
         self._submitted = self._reached = self._committed = 0
         self._waiters: list[tuple[int, Callable[[], None]]] = []
+        self._flushes: list[tuple[int, Callable[[], None]]] = []
 
     def submit(self, ops: Sequence[StoreOp], durable: bool = False) -> None:
         """Take operations; they reach the disk soon, in order."""
@@ -47,6 +48,13 @@ class SimPersister:
         else:
             self._waiters.append((self._submitted, action))
 
+    def flush(self, action: Callable[[], None]) -> None:
+        """Call `action` once all that was submitted before is committed, or the disk refused again."""
+        if self._committed >= self._submitted:
+            action()
+        else:
+            self._flushes.append((self._submitted, action))
+
     def _start(self) -> None:
         self._writing, self._waiting = self._waiting, OpFold()
         self._writing_durably, self._durable = self._durable, False
@@ -60,11 +68,16 @@ class SimPersister:
             write(self._writing.ops())
         except StorageError:
             self._later(DISK_RETRY_MIN_S, self._finish)
+            flushes, self._flushes = self._flushes, []
+            for _, action in flushes:
+                action()
             return
         self._writing = None
         self._committed = self._reached
-        due = [action for target, action in self._waiters if target <= self._committed]
+        waiters = self._waiters + self._flushes
+        due = [action for target, action in waiters if target <= self._committed]
         self._waiters = [waiter for waiter in self._waiters if waiter[0] > self._committed]
+        self._flushes = [waiter for waiter in self._flushes if waiter[0] > self._committed]
         for action in due:
             action()
         if self._waiting and self._writing is None:

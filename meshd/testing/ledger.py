@@ -35,6 +35,8 @@ class Write:
     """Whether its node's disk has to have it, once it is acknowledged: until that disk is harmed."""
     lost: bool = False
     """Every copy is destroyed: nobody can be held to it."""
+    beside: list[Write] = field(default_factory=list)
+    """Earlier commands of which the node, its disk harmed, knew nothing when it took this one."""
 
 
 @dataclass(slots=True)
@@ -46,11 +48,16 @@ class History:
     writes: list[Write] = field(default_factory=list)
 
     def promised(self) -> list[Write]:
-        """The newest acknowledged command and those after it: one of these must show. Empty: nothing must."""
+        """The newest acknowledged command and those after it: one of these must show. Empty: nothing must.
+
+        Once the disk has lost that command, too, the copies of it and of those that it did not know of are
+        equals: no life is left that could tell which was later.
+        """
         for at in range(len(self.writes) - 1, -1, -1):
             write = self.writes[at]
             if write.acknowledged:
-                return [] if write.lost else self.writes[at:]
+                equals = [] if write.kept else write.beside
+                return [] if write.lost else self.writes[at:] + equals
         return []
 
 
@@ -70,26 +77,35 @@ class Acknowledged(Invariant):
         spec = None if removes or worker is None or not worker.is_local else worker.spec
         return self._note(process, url, spec)
 
-    def withdrawn(self, process: Process) -> None:
-        """Everything that the node knows to be its own is removed; it ends only when its disk has that."""
+    def withdrawn(self, process: Process) -> object:
+        """Everything that the node knows to be its own is removed; promised once its disk has that."""
+        promised = []
         for history in self.histories.values():
             if history.owner == process.name and history.writes[-1].spec is not None:
                 worker = process.plane.registry.by_url(history.url)
                 write = self._note(process, history.url, None)
-                write.acknowledged = worker is not None and worker.is_local
+                if worker is not None and worker.is_local:
+                    promised.append(write)
+        return promised
 
     def _note(self, process: Process, url: str, spec: WorkerSpec | None) -> Write:
         key = worker_key(process.name, url)
         own = process.node.map.own
         entry = own.entries.get(key)
         write = Write(spec, None if entry is None else dot_of(entry, own.gen))
-        self.histories.setdefault(key, History(process.name, url)).writes.append(write)
+        history = self.histories.setdefault(key, History(process.name, url))
+        head = own.head()
+        for former in history.writes:
+            if not _has(head, former.dot):
+                write.beside += [former, *former.beside]
+        history.writes.append(write)
         return write
 
     def acknowledged(self, process: Process, write: object) -> None:
         """The command's answer went out."""
-        assert isinstance(write, Write)
-        write.acknowledged = True
+        for each in write if isinstance(write, list) else [write]:
+            assert isinstance(each, Write)
+            each.acknowledged = True
 
     def ended(self, process: Process) -> None:
         """What was in memory only is gone, and maybe more."""

@@ -112,14 +112,19 @@ PROFILES: Final[dict[str, dict[str, int]]] = {
     "disk": WORK | DISK | {"crash": 3, "start": 9, "reset": 3, "partition": 2, "heal": 3},
     "life": WORK | LIFE | CLOCK | FATE,
     "quiet": WORK,
+    "storm": WORK | NET | LIFE | DISK | CLOCK | FATE,
 }
 """What may happen, and how often in relation to the rest."""
 
+LENGTHS: Final[dict[str, tuple[float, int]]] = {"storm": (150.0, 260)}
+"""Seconds and steps of the safety phase, where they are not DEFAULT_LENGTH."""
+DEFAULT_LENGTH: Final = (60.0, 60)
 
-def make_plan(
-    seed: int, profile: str = "all", nodes: int = 5, safety_s: float = 60.0, steps: int = 60
-) -> Plan:
+
+def make_plan(seed: int, profile: str = "all", nodes: int = 5, safety_s: float | None = None) -> Plan:
     """Make a random plan. Raises KeyError for a profile that is none."""
+    usual_s, steps = LENGTHS.get(profile, DEFAULT_LENGTH)
+    safety_s = usual_s if safety_s is None else safety_s
     rng = random.Random(f"plan/{seed}/{profile}/{nodes}")
     kinds, weights = zip(*PROFILES[profile].items(), strict=True)
     names = [chr(ord("a") + number) for number in range(nodes)]

@@ -21,6 +21,8 @@ from meshd.testing.plan import Plan, Step
 
 BOUND_S: Final = 60.0
 """Seconds within which a whole cluster must agree."""
+LEAVE_S: Final = 2.0
+"""Seconds for those that are about to stop."""
 DRAINS_S: Final = 4.0
 """Seconds after which every drain of a plan has ended."""
 SERVE_S: Final = 150.0
@@ -106,9 +108,11 @@ def make_whole(cluster: SimCluster) -> None:
     cluster.loss(0.0)
     cluster.health.clear()
     for name, place in cluster.nodes.items():
-        place.disk.fail_writes = None
+        cluster.fill_disk(name, False)
         place.clock.drift(1.0, cluster.now)
         cluster.resume(name)
+    cluster.run_for(LEAVE_S)
+    for name in cluster.nodes:
         cluster.start(name)
 
 

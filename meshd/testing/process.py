@@ -202,7 +202,8 @@ class Process:
         if withdraw:
             self.plane.withdraw()
             self.dispatch()
-            self._checks.withdrawn(self)
+            writes = self._checks.withdrawn(self)
+            self.persister.when_committed(lambda: self._checks.acknowledged(self, writes))
         self.dispatch()
         self.node.leave(withdraw, self.now)
         self.dispatch()
@@ -216,7 +217,7 @@ class Process:
             self.storage.close()
             stopped()
 
-        self.persister.when_committed(finish)
+        self.persister.flush(finish)
 
     # -- what the network tells ------------------------------------------------------------------
 
