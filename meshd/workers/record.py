@@ -34,7 +34,7 @@ VERSION: Final = 1
 MAX_DEPTH: Final = 40
 """Nesting of a record: the spec's own limit, and the levels around it."""
 
-_WAITING_MOST: Final = 4096
+_WAITING_MOST: Final = 1024
 _WAITING_BYTES: Final = 4096
 """How many decoded records wait for their taker, the oldest going first, and the longest value that does."""
 _waiting: Final[OrderedDict[bytes, WorkerRecord]] = OrderedDict()
@@ -148,11 +148,13 @@ def classify(owner: str, key: str, value: bytes) -> Ownership:
         record = decode_record(value)
     except RecordError:
         return Ownership.UNREADABLE
+    if key != worker_key(owner, record.spec.url):
+        return Ownership.FOREIGN
     if len(value) <= _WAITING_BYTES:
         _waiting[value] = record
         if len(_waiting) > _WAITING_MOST:
             _waiting.popitem(last=False)
-    return Ownership.OWN if key == worker_key(owner, record.spec.url) else Ownership.FOREIGN
+    return Ownership.OWN
 
 
 def _refuse_tag(*_: object) -> NoReturn:
