@@ -74,8 +74,9 @@ class Acknowledged(Invariant):
     def written(self, process: Process, url: str, removes: bool) -> object:
         """Note a command that was accepted."""
         worker = process.plane.registry.by_url(url)
-        spec = None if removes or worker is None or not worker.is_local else worker.spec
-        return self._note(process, url, spec)
+        if removes or worker is None or not worker.is_local or worker.drain_until is not None:
+            return self._note(process, url, None)
+        return self._note(process, url, worker.spec)
 
     def withdrawn(self, process: Process) -> object:
         """Everything that the node knows to be its own is removed; promised once its disk has that."""
