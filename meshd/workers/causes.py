@@ -11,6 +11,8 @@ import socket
 import ssl
 from typing import Final
 
+from meshd.workers.health_schedule import OUT_OF_FILES
+
 
 class RequestFailed(Exception):
     """No usable answer came. `cause` is a short, stable phrase without secrets."""
@@ -29,8 +31,8 @@ _ERRNO: Final = {
     errno.ETIMEDOUT: "connection timed out",
     errno.ENOENT: "no such socket",
     errno.EACCES: "permission denied",
-    errno.EMFILE: "too many open files on this node",
-    errno.ENFILE: "too many open files on this node",
+    errno.EMFILE: OUT_OF_FILES,
+    errno.ENFILE: OUT_OF_FILES,
 }
 
 

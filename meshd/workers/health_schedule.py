@@ -23,6 +23,9 @@ from meshd.workers.health_machine import HealthSettings, Status
 if TYPE_CHECKING:
     import random
 
+OUT_OF_FILES: Final = "too many open files on this node"
+"""The cause of a check that failed for want of file descriptors here."""
+
 Mode = Literal["fast", "normal", "recover"]
 
 RECOVER_INTERVAL_S: Final = 60.0
@@ -98,6 +101,11 @@ class CheckResult:
     passed: bool
     cause: str | None
     token: int
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether this node could not ask at all: that is no word about the worker."""
+        return self.cause == OUT_OF_FILES
 
 
 def mode_for(status: Status, settings: HealthSettings) -> Mode | None:

@@ -246,6 +246,9 @@ class WorkerPlane:
         worker = core.registry.get(result.id)
         if request is None or worker is None or worker.id != result.id or worker.revision != result.revision:
             return
+        if result.says_nothing:
+            core.notice("error", "health_check_impossible", {"url": worker.url, "cause": result.cause})
+            return
         settings = core.health_settings(worker.spec, worker.is_local)
         if worker.held_word == "ready":
             # It was in rotation when this life began: one pass proves that it still serves (SYN-16).

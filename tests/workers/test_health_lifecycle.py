@@ -19,7 +19,7 @@ from meshd.workers.check_ipc import IpcChecker
 from meshd.workers.core import PlaneSettings
 from meshd.workers.health_loop import Checker, HealthLoop
 from meshd.workers.health_machine import HealthSettings
-from meshd.workers.health_schedule import CheckTarget
+from meshd.workers.health_schedule import OUT_OF_FILES, CheckTarget
 from meshd.workers.http_client import HttpClient
 from meshd.workers.model import parse_spec
 from meshd.workers.plane import WorkerPlane
@@ -36,6 +36,7 @@ class Server:
     def __init__(self, up: Up) -> None:
         self.up = up
         self.asked: list[float] = []
+        self.cause = "connection refused"
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -44,7 +45,7 @@ class Server:
         now = trio.current_time()
         self.asked.append(now)
         await trio.sleep(0.005)
-        return None if self.up(now) else "connection refused"
+        return None if self.up(now) else self.cause
 
 
 class Node:
@@ -297,3 +298,17 @@ async def test_workers_of_every_kind_become_ready_and_count_over_real_sockets(tm
                 nursery.cancel_scope.cancel()
     assert all(asked.headers["authorization"] == "Bearer k-1" for asked in openai.asked)
     assert (http.idle, grpc.open_channels) == (0, 0)
+
+
+@pytest.mark.req("LIF-4")
+async def test_a_node_that_is_out_of_files_thinks_no_worse_of_its_workers(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    start = trio.current_time()
+    node, server = Node(), Server(lambda now: now - start < 30)
+    server.cause = OUT_OF_FILES
+    register(node)
+    await node.run({"http": server}, 600)
+    assert node.statuses() == ["pending", "ready"]
+    assert len(server.asked) > 20, "it goes on asking"
+    assert ("health_check_impossible", {"url": "http://127.0.0.1:9", "cause": OUT_OF_FILES}) in node.notices
