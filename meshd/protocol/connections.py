@@ -172,10 +172,6 @@ class Connections:
             present.pings.append(session.contest_token)
             self._wake(present.conn)
         else:
-            if present is not None:
-                present.close_reason = "redundant"
-                del self.open[hello.node]
-                self.close(present, "replaced by another connection to the same node")
             self._open(session, now)
 
     def _refuse(self, session: Session, reject: Reject) -> None:
@@ -196,6 +192,10 @@ class Connections:
 
     def _open(self, session: Session, now: float) -> None:
         assert session.row is not None
+        present = self.open.pop(session.name, None)
+        if present is not None:
+            present.close_reason = "redundant"
+            self.close(present, "replaced by another connection to the same node")
         session.phase = Phase.OPEN
         session.opened_at = now
         self.open[session.name] = session
@@ -313,10 +313,6 @@ class Connections:
                 self._wake(session.conn)
         for session in list(self.by_conn.values()):
             if session.phase is Phase.CONTESTED and now >= session.contest_until:
-                holder = self.by_conn.get(session.contest)
-                if holder is not None and self.open.get(session.name) is holder:
-                    del self.open[session.name]
-                    self.close(holder, "its node has another life now")
                 self._open(session, now)
             elif session.phase is Phase.OPEN and now - session.heard_at >= self._settings.down_after_s:
                 self.close(session, "silent for too long")

@@ -72,6 +72,7 @@ class Ownership:
         self._halted_until = 0.0
         self._bumps: deque[float] = deque(maxlen=BURST_BUMPS)
         self._wanted = NO_GEN
+        self._reused_told = NO_GEN
         self._poisoned = False
         self._samples: deque[tuple[float, int]] = deque()
         store.line = line
@@ -95,7 +96,10 @@ class Ownership:
         same = have.gen == own.gen
         if same and (have.max > own.max or (have.max == own.max and have.hash != own.hash)):
             foreign = max(foreign, have.gen)
-            self._notice(Notice("error", "own_log_reused", {"gen": format_gen(own.gen), "max": have.max}))
+            if self._reused_told != own.gen:  # once per gen: the move above it is the answer
+                self._reused_told = own.gen
+                fields: dict[str, object] = {"gen": format_gen(own.gen), "max": have.max}
+                self._notice(Notice("error", "own_log_reused", fields))
         if foreign == NO_GEN:
             return
         if foreign[0] >= COUNTER_CEILING:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from meshd.protocol.session import Phase
+from meshd.wire.messages import Hello
 from tests.support.pump import Disk, Pump
 
 
@@ -218,3 +220,18 @@ def test_an_idle_mesh_moves_no_entries() -> None:
     pump.run(30.0)
     assert pump.entries_moved == before
     assert before == 200
+
+
+@pytest.mark.req("MSH-6")
+def test_of_several_that_wait_for_a_name_one_gets_it() -> None:
+    pump = mesh("b")
+    node = pump.nodes["b"]
+    for conn, nonce in ((901, 11), (902, 22), (903, 33)):
+        node.connection_opened(conn, None, f"a:{conn}", pump.now)
+        node.receive(conn, Hello(1, 1, "default", "a", nonce, "a:1", "", "1"), pump.now, 0)
+    assert node.connections.open["a"].conn == 901
+    node.connection_closed(901, "reset", pump.now)
+    held = node.connections.open["a"]
+    assert held.phase is Phase.OPEN
+    others = [s for s in node.connections.by_conn.values() if s is not held]
+    assert [s.phase for s in others] == [Phase.CLOSING]
