@@ -52,6 +52,7 @@ class Summary:
     faults: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
+    slowest_seed: int = 0
     took_s: float = 0.0
 
     def add(self, result: Result) -> None:
@@ -60,7 +61,8 @@ class Summary:
         self.node_seconds += result.node_seconds
         self.events += result.events
         self.faults.update(result.faults)
-        self.slowest_s = max(self.slowest_s, result.converged_s)
+        if result.converged_s > self.slowest_s:
+            self.slowest_s, self.slowest_seed = result.converged_s, result.seed
         if result.invariant:
             self.violations[result.invariant] += 1
 
@@ -71,7 +73,8 @@ class Summary:
         return (
             f"sim: profile {self.profile}, {self.seeds} seeds, {self.node_seconds / 3600:.1f} node-hours"
             f" ({speed:,.0f} node-seconds/s), {self.events:,} events,"
-            f" slowest agreement {self.slowest_s:.1f} s, faults: {faults or 'none'};"
+            f" slowest agreement {self.slowest_s:.1f} s (seed {self.slowest_seed}),"
+            f" faults: {faults or 'none'};"
             f" violations: {sum(self.violations.values())}" + (f" ({broken})" if broken else "")
         )
 
