@@ -20,8 +20,10 @@ from crdt.types import KEY, NO_GEN, SEQ, Entry, Gen, Have, LogHead
 class Transfer(NamedTuple):
     """A cut of one log. `full`: the whole log, to be swapped in; else the entries above `start`.
 
-    The lineage is left out of the head where the entries themselves only make sense to a replica of that gen
-    (not full, `start` below `max`).
+    Three kinds are not full. Within a gen, `start` is where the replica stands, and the head has no lineage.
+    For a replica that stands where a former gen ended, `start` is the base: it republishes what it holds, as
+    the owner did. For one that holds what the owner lost, `start` is `max`: only the head, for it to learn
+    that its copy is wanted.
     """
 
     head: LogHead
@@ -34,7 +36,7 @@ class Verdict(Enum):
     """What a replica does with a transfer."""
 
     APPLIED = "applied"  # a delta of the gen held
-    SWAPPED = "swapped"  # a full copy, staged and swapped in
+    SWAPPED = "swapped"  # a full copy, or the held one republished under the next gen, swapped in whole
     STALE = "stale"  # nothing new in it
     GAP = "gap"  # it does not connect to what is held: ask for a full copy
     FENCED = "fenced"  # its counter was forgotten here; only a greater one counts
@@ -50,7 +52,7 @@ def lacking(log: OwnerLog, have: Have) -> Transfer | None:
         return None
     start, full = step
     head = log.head()
-    if not full and start < head.max:
+    if have.gen == log.gen and not full:
         head = head._replace(lineage=())  # a replica of this very gen has it
     return Transfer(head, start, full, cut(log, start, full))
 
@@ -68,9 +70,12 @@ def lacks(log: OwnerLog, have: Have) -> bool:
 def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
     if have.gen > log.gen or is_fenced(log.gen, have.fence):
         return None
+    if have.gen == NO_GEN:
+        return 0, True
     if have.gen < log.gen:
-        takes = have.gen == NO_GEN or log.covers(have.gen, have.max)
-        return (0, True) if takes else (log.max, False)  # only the head: so it learns to offer what it holds
+        if not log.covers(have.gen, have.max):
+            return log.max, False
+        return (log.base, False) if _stands_at_base(log, have) else (0, True)
     if have.max > log.max:
         return None
     if have.max == log.max:
@@ -78,6 +83,12 @@ def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
             return (0, True) if log.hash > have.hash else None
         return (log.max, False) if log.floor > have.floor else None
     return (have.max, False) if floor_was_seen(have.max, log.floor) else (0, True)
+
+
+def _stands_at_base(log: OwnerLog, have: Have) -> bool:
+    """Whether a replica holds what this gen began with: it stands where a former one ended for good."""
+    since = [seq for gen, seq in log.lineage.items() if gen > have.gen]
+    return log.base > 0 and log.lineage.get(have.gen) == have.max and all(seq == log.base for seq in since)
 
 
 def is_fenced(gen: Gen, fence: int) -> bool:
@@ -94,11 +105,11 @@ def judge(log: OwnerLog | None, fence: int, head: LogHead, start: int, full: boo
     if is_older(head, log):
         return Verdict.STALE
     if head.gen != log.gen:
-        if not full and start < head.max:
-            return Verdict.GAP  # a delta within a gen that is not held: it comes without its lineage
+        if not full and start < head.max and not head.lineage:
+            return Verdict.GAP  # a delta within a gen that is not held
         if not lineage_holds(head, log):
             return Verdict.UNCOVERED
-        return Verdict.SWAPPED if full else Verdict.GAP
+        return Verdict.SWAPPED if full or start == head.base > 0 else Verdict.GAP
     if head.max == log.max:
         if same_content(head, log):
             return Verdict.APPLIED if head.floor > log.floor else Verdict.STALE

@@ -284,11 +284,24 @@ class LwwMap:
         if verdict not in (Verdict.APPLIED, Verdict.SWAPPED):
             return Change(verdict)
         check_cut(head, transfer.start, transfer.entries)
+        if verdict is Verdict.SWAPPED and not transfer.full:
+            return self._republish(self.logs[head.owner], transfer)
         if verdict is Verdict.SWAPPED:
             if len(transfer.entries) > self.limits.max_entries_per_owner:
                 return Change(Verdict.PARKED)
             return self._swap(OwnerLog.restore(head, transfer.entries))
         return self._extend(self.logs[head.owner], transfer)
+
+    def _republish(self, held: OwnerLog, transfer: Transfer) -> Change:
+        """Do with a replica what its owner did when it began this gen, then apply what it wrote since."""
+        head = transfer.head
+        log = next_gen(held, head.gen)
+        if log.max != head.base or log.hash_after(transfer.entries) != head.hash:
+            return Change(Verdict.CONFLICT)
+        log.lineage = {(counter, nonce): seq for counter, nonce, seq in head.lineage}
+        log.extend(transfer.entries, head.max)
+        log.collect(head.floor)
+        return self._swap(log)
 
     def _extend(self, log: OwnerLog, transfer: Transfer) -> Change:
         head = transfer.head

@@ -26,9 +26,14 @@ StampOf = Callable[[Entry], Stamp | None]
 
 
 def next_gen(log: OwnerLog, gen: Gen) -> OwnerLog:
-    """Republish a log under a greater gen: same keys, values and dots in the same order, seqs from 1."""
+    """Republish a log under a greater gen: same keys, values, dots and order, with seqs from 1 to `base`.
+
+    Any replica that stands where the owner stood can do the same, and needs to be sent none of it.
+    """
     kept = [(entry, carried_dot(entry, log.gen)) for entry in log.entries.values()]
-    return _build(log.owner, gen, kept, taken_on(log))
+    following = _build(log.owner, gen, kept, taken_on(log))
+    following.base = following.max
+    return following
 
 
 def absorb(
@@ -115,5 +120,4 @@ def _build(
         (entry[KEY], seq, dot, entry[HLC], entry[VALUE], None) for seq, (entry, dot) in enumerate(entries, 1)
     ]
     log.extend(numbered, len(numbered))
-    log.base = log.max
     return log

@@ -4,7 +4,8 @@ Rules kept here:
 - entries stand in seq order, each key once, so that what a peer lacks is the tail of the log;
 - `max` never falls within a gen; `floor` never falls at all;
 - tombstones at or below `floor` are gone; live entries never are;
-- `hash` is the sum of the live entries' leaves at all times.
+- `hash` is the sum of the live entries' leaves at all times;
+- the entries up to `base` were those of the gen before, in the same order (0: this gen began otherwise).
 """
 
 from __future__ import annotations

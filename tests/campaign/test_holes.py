@@ -69,6 +69,21 @@ def test_a_replica_with_tighter_limits_keeps_what_it_would_not_let_its_own_users
     assert agree(world, oracle) == {A1: b"longer", A2: b"longer"}
 
 
+@pytest.mark.req("MSH-4", "CRD-5")
+def test_a_clean_restart_moves_no_entries() -> None:
+    world, oracle = mesh("a", "b", "c")
+    for number in range(50):
+        oracle.put("a", key("a", number), b"x")
+    world.run(2.0)
+    before = [world.node(name).replicator.sent_entries for name in "bc"]
+    world.crash("a")
+    world.run(2.0)
+    world.start("a")
+    assert len(agree(world, oracle)) == 50
+    assert world.node("a").replicator.sent_entries == 0
+    assert [world.node(name).replicator.sent_entries for name in "bc"] == before
+
+
 @pytest.mark.req("CRD-2")
 def test_a_shared_value_that_was_outshone_is_not_needed_again_when_its_rival_is_forgotten() -> None:
     world, oracle = mesh("a", "b", "c")

@@ -188,6 +188,55 @@ def test_a_delta_carries_no_lineage_and_a_replica_of_another_gen_asks_for_a_full
     assert content(b.logs["a"]) == content(a.own)
 
 
+@pytest.mark.req("CRD-5")
+def test_a_replica_that_is_up_to_date_republishes_by_itself_what_a_new_gen_began_with() -> None:
+    a, b = new_map("a"), new_map("b")
+    for number in range(5):
+        a.put(key("a", number), b"x", HLC)
+    a.delete(key("a", 0), HLC)
+    send(a, b, "a")
+    a.bump((2, 1))
+    a.bump((3, 1))
+    a.put(key("a", 9), b"since", HLC)
+    transfer = a.lacking("a", b.have("a"))
+    assert transfer is not None
+    assert [entry[0] for entry in transfer.entries] == [key("a", 9)]
+    change = b.apply(transfer)
+    assert change.verdict is Verdict.SWAPPED
+    assert change.keys == (key("a", 9),)
+    assert content(b.logs["a"]) == content(a.own)
+    assert b.logs["a"].base == a.own.base == 5
+
+
+def test_a_replica_that_collected_otherwise_than_the_owner_takes_a_full_copy_instead() -> None:
+    a, b = new_map("a"), new_map("b")
+    a.put(key("a", 1), b"x", HLC)
+    a.put(key("a", 2), b"x", HLC)
+    a.delete(key("a", 1), HLC)
+    send(a, b, "a")
+    a.collect_own(3)
+    a.bump((2, 1))
+    transfer = a.lacking("a", b.have("a"))
+    assert transfer is not None
+    assert not transfer.full
+    before = content(b.logs["a"])
+    assert b.apply(transfer).verdict is Verdict.CONFLICT
+    assert content(b.logs["a"]) == before
+    send(a, b, "a")
+    assert content(b.logs["a"]) == content(a.own)
+
+
+def test_a_gen_that_merged_a_copy_is_sent_whole() -> None:
+    old, new, b = new_map("a", (5, 1)), new_map("a", (6, 2)), new_map("b")
+    old.put(key("a", 1), b"x", HLC)
+    send(old, b, "a")
+    new.absorb_own(b.logs["a"], (7, 2))
+    assert new.own.base == 0
+    transfer = new.lacking("a", b.have("a"))
+    assert transfer is not None
+    assert transfer.full
+
+
 @pytest.mark.req("CRD-4")
 def test_a_gen_that_has_not_taken_on_what_is_held_sends_only_its_head() -> None:
     old, new, b = new_map("a", (5, 1)), new_map("a", (6, 2)), new_map("b")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from crdt.delta import Transfer
+from crdt.delta import Transfer, Verdict
 from crdt.lww_map import Change, Limits, LwwMap
 from crdt.owner_log import OwnerLog
 from crdt.prefixes import Claim, Prefix, PrefixTable, Rule
@@ -41,9 +41,17 @@ def key(owner: str, number: int | str) -> str:
 
 
 def send(source: LwwMap, target: LwwMap, owner: str) -> Change | None:
-    """Bring `target` what it lacks of `owner`'s log at `source`; None if that is nothing."""
+    """Bring `target` what it lacks of `owner`'s log at `source`; None if that is nothing.
+
+    As the protocol does: what conflicts, and is not full, is followed by a full copy.
+    """
     transfer = source.lacking(owner, target.have(owner))
-    return None if transfer is None else target.apply(transfer)
+    if transfer is None:
+        return None
+    change = target.apply(transfer)
+    if change.verdict is Verdict.CONFLICT and not transfer.full:
+        return target.apply(full(source.logs[owner]))
+    return change
 
 
 def full(log: OwnerLog) -> Transfer:
