@@ -102,7 +102,7 @@ class Connections:
                     self._open(waiting, now)
         if session.dialled is None:
             return
-        if session.close_reason == "redundant":
+        if session.close_reason == "redundant" or session.rejected:
             self._dialer.hold_off(session.dialled, now)
         elif self._dialer.failed(session.dialled, session.close_reason or reason, now) and not was_open:
             why = session.close_reason or reason
@@ -188,6 +188,7 @@ class Connections:
             "reason": reject.text,
         }
         self._emit(Notice("warning", "refused_by_peer", fields))
+        session.rejected = True
         self.close(session, f"refused by the other side: {reject.text}")
 
     def _open(self, session: Session, now: float) -> None:

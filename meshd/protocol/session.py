@@ -77,6 +77,8 @@ class Session:
     nonce: int = 0
     row: MemberRow | None = None
     close_reason: str = ""
+    rejected: bool = False
+    """The peer refused this connection, maybe after it seemed open: it will again if asked again at once."""
 
     hello_due: bool = True
     reject: Reject | None = None

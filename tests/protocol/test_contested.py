@@ -61,6 +61,18 @@ def test_nonsense_said_while_contested_costs_only_that_connection() -> None:
     assert node.connections.by_conn[2].close_reason.startswith("bad input")
 
 
+@pytest.mark.req("MSH-6", "SEC-4")
+def test_a_refused_node_does_not_knock_more_often_than_every_few_seconds() -> None:
+    pump = Pump()
+    pump.start("a")
+    pump.start("b", seeds=("a",))
+    pump.run(3.0)
+    pump.start("b2", seeds=("a",), called="b")
+    pump.run(60.0)
+    knocks = [name for name, event, _ in pump.notices if (name, event) == ("b2", "refused_by_peer")]
+    assert 5 < len(knocks) < 30
+
+
 @pytest.mark.req("CRD-4")
 def test_a_life_that_stopped_for_another_one_goes_on_once_that_one_is_gone() -> None:
     pump = Pump()
