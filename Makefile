@@ -63,8 +63,8 @@ format: setup ## put the code into its form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## the figures: latency, catching up, idle cost
-	@$(BIN)/python -m tests.bench
+bench: setup ## the figures; ONLY=map for one of latency, catch-up, idle, map, disk, turns, simulation
+	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 sim: setup ## random fault schedules on simulated clusters; SEEDS=1000 FROM=1 PROFILE=all NODES=5
 	@$(BIN)/python -m meshd.testing.campaign --seeds $(SEEDS) $(if $(FROM),--from $(FROM)) --profile $(PROFILE) \

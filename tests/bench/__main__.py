@@ -1,4 +1,7 @@
-"""`python -m tests.bench [--json FILE] [--only NAME]...`: the figures of three real daemons on loopback.
+"""`python -m tests.bench [--json FILE] [--only NAME]...`: the figures that have aims, as a table and as JSON.
+
+Three real daemons on loopback: `latency`, `catch-up`, `idle`. In this process: `map` (merging, deltas,
+memory), `disk` (save and load), `turns` (what holds the event loop), `simulation` (takes minutes).
 
 Not a test: nothing here is run by pytest, and a figure over its aim is shown, not failed.
 Run it on a machine with nothing else to do.
@@ -9,22 +12,24 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
 from meshd.demo.children import Children
-from tests.bench import catch_up, idle, latency, loading
+from tests.bench import catch_up, disk, idle, latency, loading, replicated_map, simulation, turns
 from tests.bench.figures import Figure, table, write_json
 from tests.support.processes import Mesh, everywhere
 
-_PARTS = ("latency", "catch-up", "idle")
+_DAEMONS = ("latency", "catch-up", "idle")
+_PARTS = (*_DAEMONS, "map", "disk", "turns", "simulation")
 # Only the mesh is measured: nobody checks the workers, and addresses that do not exist do not matter.
 _SETTINGS = {"health.disable_health_check": "true", "log.level": "warning"}
 _SIZES = ((1_000, 5, None), (10_000, 3, 2.0))
 """Workers, how often an empty node joins, and the aim in seconds."""
 
 
-def _run(parts: list[str], children: Children, say: list[Figure]) -> None:
+def _run_daemons(parts: list[str], children: Children, say: list[Figure]) -> None:
     folder = children.folder("meshd-bench-")
     if "latency" in parts:
         place = folder / "latency"
@@ -48,6 +53,19 @@ def _run(parts: list[str], children: Children, say: list[Figure]) -> None:
         mesh.stop()
 
 
+def _run_here(parts: list[str], say: list[Figure]) -> None:
+    if "map" in parts:
+        _tell(say, replicated_map.measure())
+    if "disk" in parts:
+        with tempfile.TemporaryDirectory(prefix="meshd-bench-") as folder:
+            _tell(say, disk.measure(Path(folder) / "data"))
+    if "turns" in parts:
+        _tell(say, turns.measure())
+    if "simulation" in parts:
+        for figure in simulation.figures():
+            _tell(say, [figure])
+
+
 def _tell(say: list[Figure], figures: list[Figure]) -> None:
     say.extend(figures)
     print("\n" + table(figures), flush=True)
@@ -61,8 +79,12 @@ def main() -> int:
     args = parser.parse_args()
     figures: list[Figure] = []
     print(f"load average before: {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores", flush=True)
-    with Children() as children:
-        _run(args.only or list(_PARTS), children, figures)
+    parts = args.only or list(_PARTS)
+    if any(part in _DAEMONS for part in parts):
+        with Children() as children:
+            _run_daemons(parts, children, figures)
+    _run_here(parts, figures)
+    print(f"\nload average after: {os.getloadavg()[0]:.2f}")
     if args.json is not None:
         write_json(args.json, figures)
     return 0

@@ -14,19 +14,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value. `aim` is the most it should be, or None if nothing was promised."""
+    """One measured value. `aim` is the most it should be (with `at_least` the least), or None if nothing was
+    promised."""
 
     name: str
     value: float
     unit: str
     aim: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def verdict(self) -> str:
-        """`ok`, `over`, or nothing where there is no aim."""
+        """`ok`, `over`, `under`, or nothing where there is no aim."""
         if self.aim is None:
             return ""
+        if self.at_least:
+            return "ok" if self.value >= self.aim else "under"
         return "ok" if self.value <= self.aim else "over"
 
 
@@ -53,11 +57,18 @@ def table(figures: Sequence[Figure]) -> str:
     """The figures in columns."""
     rows = [("figure", "value", "aim", "", "")]
     for figure in figures:
-        aim = "" if figure.aim is None else f"{figure.aim:g} {figure.unit}"
-        rows.append((figure.name, f"{figure.value:.3g} {figure.unit}", aim, figure.verdict, figure.note))
+        aim = "" if figure.aim is None else f"{_shown(figure.aim)} {figure.unit}"
+        if figure.at_least:
+            aim = f"at least {aim}"
+        row = (figure.name, f"{_shown(figure.value)} {figure.unit}", aim, figure.verdict, figure.note)
+        rows.append(row)
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def write_json(path: Path, figures: Sequence[Figure]) -> None:

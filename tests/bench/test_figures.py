@@ -30,10 +30,16 @@ def test_a_figure_over_its_aim_is_shown_as_such() -> None:
     assert Figure("no aim", 1.0, "s").verdict == ""
 
 
+def test_a_figure_may_have_to_be_at_least_its_aim() -> None:
+    slow, fast = (Figure("rate", value, "/s", 500_000, at_least=True) for value in (499_999.0, 500_000.0))
+    assert (slow.verdict, fast.verdict) == ("under", "ok")
+    assert "at least 500,000 /s" in table([slow])
+
+
 def test_figures_are_written_with_what_a_reader_needs(tmp_path: Path) -> None:
     write_json(tmp_path / "figures.json", [Figure("x", 1.5, "s", 2.0)])
     content = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert content["figures"] == [
-        {"name": "x", "value": 1.5, "unit": "s", "aim": 2.0, "note": "", "verdict": "ok"}
+        {"name": "x", "value": 1.5, "unit": "s", "aim": 2.0, "note": "", "at_least": False, "verdict": "ok"}
     ]
     assert {"at", "python", "cores", "load_average_1_min"} <= content.keys()
