@@ -82,7 +82,10 @@ def test_any_spec_is_taken_whole_or_refused_whole(bodies: list[dict[str, Any]], 
 @pytest.mark.req("CTL-5", "SEC-4")
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from([operation for operation in OPERATIONS if operation.path != "/events"]),
+    # A stream has no end to wait for, and a daemon without a disk has no snapshot.
+    st.sampled_from(
+        [operation for operation in OPERATIONS if operation.path not in ("/events", "/snapshot")]
+    ),
     st.text(min_size=1, max_size=12).filter(lambda text: "?" not in text),
     st.dictionaries(st.sampled_from(["limit", "after", "type", "label", "url", "x"]), st.text(max_size=8)),
     st.binary(max_size=40),
