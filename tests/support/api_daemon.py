@@ -151,8 +151,10 @@ class FakeDaemon:
 
 
 def make_app(daemon: FakeDaemon, guard: Guard | None = None) -> Boundary:
-    """The application of a daemon whose time of day stands still."""
-    return create_app(daemon, guard=guard or Guard(), clock=Clock(trio.current_time, lambda: WALL_S))
+    """The application of a daemon whose day began at WALL_S."""
+    began = trio.current_time()
+    clock = Clock(trio.current_time, lambda: WALL_S + trio.current_time() - began)
+    return create_app(daemon, guard=guard or Guard(), clock=clock)
 
 
 @dataclass
