@@ -87,8 +87,9 @@ def _lacking_from(log: OwnerLog, have: Have) -> tuple[int, bool] | None:
 
 def _stands_at_base(log: OwnerLog, have: Have) -> bool:
     """Whether a replica holds what this gen began with: it stands where a former one ended for good."""
-    since = [seq for gen, seq in log.lineage.items() if gen > have.gen]
-    return log.base > 0 and log.lineage.get(have.gen) == have.max and all(seq == log.base for seq in since)
+    if log.base == 0 or log.lineage.get(have.gen) != have.max or not floor_was_seen(log.base, log.floor):
+        return False
+    return all(seq == log.base for gen, seq in log.lineage.items() if gen > have.gen)
 
 
 def is_fenced(gen: Gen, fence: int) -> bool:
@@ -109,7 +110,7 @@ def judge(log: OwnerLog | None, fence: int, head: LogHead, start: int, full: boo
             return Verdict.GAP  # a delta within a gen that is not held
         if not lineage_holds(head, log):
             return Verdict.UNCOVERED
-        return Verdict.SWAPPED if full or start == head.base > 0 else Verdict.GAP
+        return Verdict.SWAPPED if full or continues_base(head, start) else Verdict.GAP
     if head.max == log.max:
         if same_content(head, log):
             return Verdict.APPLIED if head.floor > log.floor else Verdict.STALE
@@ -117,6 +118,11 @@ def judge(log: OwnerLog | None, fence: int, head: LogHead, start: int, full: boo
     if full:
         return Verdict.SWAPPED
     return Verdict.APPLIED if connects(log.max, start, head.floor) else Verdict.GAP
+
+
+def continues_base(head: LogHead, start: int) -> bool:
+    """Whether a transfer goes on from what the gen began with, every tombstone since then included."""
+    return start == head.base > 0 and floor_was_seen(head.base, head.floor)
 
 
 def is_older(head: LogHead, log: OwnerLog) -> bool:

@@ -34,7 +34,7 @@ from crdt.types import (
 from crdt.view import View, Visible
 
 REMOVED_LIMIT = 100_000
-"""Own removals remembered beyond their tombstones; over it the oldest are forgotten first."""
+"""Own removals remembered beyond their tombstones, however old; over it the oldest are forgotten first."""
 META_REMOVED = "removed:"
 """Name under which an own removal is stored, followed by its key; the value is its dot."""
 

@@ -1,7 +1,7 @@
 """The map as the workers of this node see it: reading what counts, writing as this node, private facts.
 
-Own removals are remembered here for as long as a copy of the removed entry might come back from a peer,
-which is longer than their tombstones live.
+Own removals are remembered beyond their tombstones, and without a limit of time: a peer that was away may
+come back after any while with an entry that this node had lost before it removed the key.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from crdt.errors import IllegalKey, LimitExceeded
 from crdt.lww_map import META_REMOVED, Change, LwwMap
 from crdt.persist import PutMeta, StoreOp
-from crdt.types import VALUE, dot_of
+from crdt.types import VALUE, Dot, dot_of
 from meshd.errors import BadRequest, StoreFull, TooLarge
 from meshd.workers.store_view import StoreEntry
 
@@ -31,7 +31,6 @@ class LocalStore:
         persist: Callable[[tuple[StoreOp, ...]], None],
         owner_state: Callable[[str], str],
         restored: Callable[[], bool],
-        now: float,
     ) -> None:
         self._map = store
         self._meta = meta
@@ -42,13 +41,12 @@ class LocalStore:
         self.restored = restored
         self.nonce = 0
         """The boot nonce of this life; entries whose dot carries it were written in it."""
-        self._now = now
+        removed: dict[str, Dot] = {}
         for name in [name for name in meta if name.startswith(META_REMOVED)]:
             words = meta.pop(name).split()
             if len(words) == 3 and all(word.isdigit() for word in words):
-                store.removed[name[len(META_REMOVED) :]] = (int(words[0]), int(words[1]), int(words[2]))
-        self._removed_at: dict[str, float] = dict.fromkeys(store.removed, now)
-        """When each removal began to be remembered in this life; oldest first."""
+                removed[name[len(META_REMOVED) :]] = (int(words[0]), int(words[1]), int(words[2]))
+        store.removed.update(sorted(removed.items(), key=lambda item: item[1]))
 
     @property
     def node_name(self) -> str:
@@ -93,11 +91,9 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Remove `key` as this node; without an own value there is nothing to do. Raises as `put`."""
-        if self._write(lambda: self._map.delete(key, self._stamp())) and key in self._map.removed:
-            self._removed_at.pop(key, None)
-            self._removed_at[key] = self._now
+        self._write(lambda: self._map.delete(key, self._stamp()))
 
-    def _write(self, write: Callable[[], Change]) -> bool:
+    def _write(self, write: Callable[[], Change]) -> None:
         try:
             change = write()
         except LimitExceeded as error:
@@ -109,7 +105,6 @@ class LocalStore:
             raise BadRequest(str(error), field=error.field) from error
         if change.ops:
             self._written(change)
-        return bool(change.ops)
 
     def put_meta(self, name: str, value: bytes | None) -> None:
         """Keep a private fact of this node on its disk; None forgets it."""
@@ -122,17 +117,3 @@ class LocalStore:
     def meta_items(self, prefix: str) -> list[tuple[str, bytes]]:
         """Private facts whose name starts with `prefix`."""
         return [(name, value) for name, value in self._meta.items() if name.startswith(prefix)]
-
-    def age_removals(self, now: float, keep_s: float) -> None:
-        """Let go of removals that no copy can outlive any more."""
-        self._now = now
-        due: list[str] = []
-        for key, since in self._removed_at.items():
-            if now - since < keep_s:
-                break
-            due.append(key)
-        for key in due:
-            del self._removed_at[key]
-        ops = self._map.let_go_of_removals(due)
-        if ops:
-            self._persist(ops)

@@ -87,7 +87,6 @@ class MeshNode:
             self._persist,
             self.owner_state,
             self.restored,
-            now,
         )
         self.put, self.delete = self.store.put, self.store.delete
         self.visible, self.visible_keys = self.store.visible, self.store.visible_keys
@@ -214,7 +213,6 @@ class MeshNode:
         self.ownership.tick(now)
         self._offers.tick(now)
         self._forget(now)
-        self.store.age_removals(now, self.settings.forget_after_s)
         self._remember_peers()
         self._dial(now)
         self.connections.member_row_changed()

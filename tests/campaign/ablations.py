@@ -240,6 +240,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("dots", "a republished write keeps its identity", ((merge, "carried_dot", _nothing),)),
     Ablation("line", "writes of the living line win ties", ((merge, "wins_by_line", _never),), "lost", 0),
     Ablation("removals", "own removals are remembered", ((LwwMap, "delete", _not_remembered),), "lost", 0),
+    Ablation("observations", "what is observed is no write", ((LwwMap, "_write_behind", _nothing),)),
     Ablation("merging", "an owner merges what another branch wrote", ((LwwMap, "absorb_own", _replace),)),
     Ablation("offers", "a replica offers what the owner lost", ((Replicator, "offer", _nothing),)),
     Ablation("relayed offers", "offers are passed on", ((Offers, "_towards", _nothing),)),

@@ -92,6 +92,15 @@ class Oracle:
         """A user writes at a place, and the write is remembered."""
         self._write(place, key, value)
 
+    def observe(self, place: str, key: str, value: bytes) -> None:
+        """A node notes something of its own entry: no write of a user, and it counts as the one behind it."""
+        node = self.world.node(place)
+        before = node.map.own.entries.get(key)
+        if before is None or before[VALUE] is None:
+            return
+        node.put(key, value, observed=True)
+        self.world.perform(place)
+
     def delete(self, place: str, key: str) -> None:
         """A user removes a key at a place."""
         self._write(place, key, None)
@@ -258,9 +267,11 @@ class Oracle:
         for (whose, key), write in self.certain.items():
             if whose == owner and key.startswith("worker:"):
                 entry = final.entries.get(key)
-                value = None if entry is None else entry[VALUE]
-                if value != write.value:
-                    raise Violation(f"{key} is {value!r}, though {write} was the last and on a sound disk")
+                alive = entry is not None and entry[VALUE] is not None
+                if alive != (write.value is not None) or (
+                    entry is not None and dot_of(entry, final.gen) != write.dot
+                ):
+                    raise Violation(f"{key} is {entry}, though {write} was the last and on a sound disk")
 
     def _judge_gone(self, key: str, taken: list[Write], removals: list[Write], survivors: set[Dot]) -> None:
         for write in taken:

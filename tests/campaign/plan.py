@@ -131,9 +131,16 @@ class Plan:
         else:
             name = key(self.rng.choice(self.world.names), self.rng.randrange(3))
         self.written += 1
-        if self.rng.random() < 0.65:
+        self._one_write(place, name, 0.65)
+
+    def _one_write(self, place: str, name: str, puts: float) -> None:
+        value, roll = b"%d" % self.written, self.rng.random()
+        if roll < puts:
             self.say(f"{place} puts {name} = {self.written}")
-            self.oracle.put(place, name, b"%d" % self.written)
+            self.oracle.put(place, name, value)
+        elif roll > 0.9 and name.startswith("worker:"):
+            self.say(f"{place} notes {self.written} of its {name}")
+            self.oracle.observe(place, name, value)
         else:
             self.say(f"{place} removes {name}")
             self.oracle.delete(place, name)
@@ -279,12 +286,7 @@ class Plan:
         for _ in range(self.rng.randint(0, most)):
             self.written += 1
             name = key(self.world.places[place].called, self.rng.randrange(3))
-            if self.rng.random() < 0.6:
-                self.say(f"{place} puts {name} = {self.written}")
-                self.oracle.put(place, name, b"%d" % self.written)
-            else:
-                self.say(f"{place} removes {name}")
-                self.oracle.delete(place, name)
+            self._one_write(place, name, 0.55)
 
     def cut(self) -> None:
         """A link carries nothing any more, in one or both directions; or all do again."""

@@ -152,6 +152,32 @@ def test_a_write_made_before_any_peer_was_met_survives_two_restarts_and_a_lost_d
     assert agree(world, oracle) == {A1: b"2"}
 
 
+@pytest.mark.req("CRD-6")
+def test_what_a_peer_brings_after_ever_so_long_does_not_undo_a_removal() -> None:
+    """A write was torn off, and only one peer had it. The key was removed since, and that peer returns."""
+    world, oracle = mesh("a", "b", forget_after_s=30.0)
+    split(world, "b")
+    world.crash("b")
+    oracle.put("a", A1, b"on disk")
+    world.net.block_only(set())
+    world.start("b")
+    world.run(2.0)
+    oracle.put("a", A1, b"torn off")
+    world.run(1.0)
+    world.crash("b")
+    oracle.disk_fault("a")
+    assert world.crash("a", lose=1) == 1
+    world.start("a")
+    oracle.delete("a", A1)
+    world.run(1000.0)
+    assert not world.node("a").map.own.tombstones
+    world.crash("a")
+    world.start("a")
+    world.run(1000.0)
+    world.start("b")
+    assert agree(world, oracle) == {}
+
+
 @pytest.mark.req("CRD-1")
 def test_a_transfer_that_breaks_off_leaves_nothing_behind_and_the_next_one_is_whole() -> None:
     """A full copy broke off, tombstones were collected meanwhile, and another connection brought it anew."""
