@@ -42,9 +42,13 @@ class Dialer:
         self._own: set[str] = set()
 
     def add(self, addresses: Iterable[str], source: str, now: float, delay_s: float = 0.0) -> None:
-        """Make addresses known; those known already keep their schedule."""
+        """Make addresses known; those known already keep their schedule, unless they were to wait longer."""
         for address in addresses:
-            if address and address not in self._targets and len(self._targets) < MAX_ADDRESSES:
+            target = self._targets.get(address)
+            if target is not None:
+                if not (target.busy or target.failures or target.leads_to):
+                    target.next_at = min(target.next_at, now + delay_s)
+            elif address and len(self._targets) < MAX_ADDRESSES:
                 self._targets[address] = _Target(source, now + delay_s)
 
     def retry_now(self, addresses: Iterable[str], now: float) -> None:

@@ -164,6 +164,7 @@ def test_what_a_peer_brings_after_ever_so_long_does_not_undo_a_removal() -> None
     world.run(2.0)
     oracle.put("a", A1, b"torn off")
     world.run(1.0)
+    assert shown(world, "b") == {A1: b"torn off"}
     world.crash("b")
     oracle.disk_fault("a")
     assert world.crash("a", lose=1) == 1

@@ -22,6 +22,17 @@ def test_an_address_is_dialled_once_until_the_attempt_ends() -> None:
     assert d.next_deadline() is None
 
 
+def test_an_address_found_twice_is_dialled_when_the_first_finder_would() -> None:
+    d = Dialer(random.Random(1))
+    d.add(["a:1"], "remembered", 0.0, delay_s=2.0)
+    assert d.due(0.0, set()) == []
+    d.add(["a:1"], "static", 0.0)
+    assert d.due(0.0, set()) == ["a:1"]
+    d.failed("a:1", "refused", 0.0)
+    d.add(["a:1"], "static", 0.0)
+    assert d.due(0.0, set()) == []
+
+
 def test_a_failed_address_is_tried_for_ever_with_a_bounded_pause() -> None:
     d = dialer("a:1")
     now, pauses = 0.0, []
