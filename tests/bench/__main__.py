@@ -1,7 +1,7 @@
 """`python -m tests.bench [--json FILE] [--only NAME]...`: the figures that have aims, as a table and as JSON.
 
 Three real daemons on loopback: `latency`, `catch-up`, `idle`. In this process: `map` (merging, deltas,
-memory), `disk` (save and load), `turns` (what holds the event loop), `simulation` (takes minutes).
+memory), `disk` (save and load), `turns` (what holds the event loop), `simulation` (5 and 50 nodes).
 
 Not a test: nothing here is run by pytest, and a figure over its aim is shown, not failed.
 Run it on a machine with nothing else to do.
