@@ -66,6 +66,8 @@ class EventLog:
         self._parked = trio.lowlevel.ParkingLot()
         self._at_once: dict[Callable[[], bool], None] = {}
         self.newest = 0
+        self.settle: Callable[[], None] = lambda: None
+        """Adds what is true already and waits to be told: called before a snapshot, which covers it."""
         self.closing = trio.Event()
 
     @property

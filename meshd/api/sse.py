@@ -104,6 +104,7 @@ class EventStream(Response):
                 if self._cursor is not None or self._lost:
                     self._lost = False
                     await write(frame_of("resync", log.event_id(log.newest), _MISSED))
+                log.settle()
                 self._cursor = log.newest
                 await write(b"event: snapshot\nid: %b\ndata: " % log.event_id(self._cursor).encode())
                 await self._snapshot(write)

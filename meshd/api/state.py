@@ -51,6 +51,7 @@ class ApiState:
         self._events = daemon.plane.events.subscribe(self._take_events)
         self._capacity = daemon.capacity.watch(self._take_capacity)
         self._capacity.take()  # what is true already is part of every snapshot and no event
+        self.log.settle = self._take_capacity
         daemon.mesh.subscribe_members(self._member_changed)
         daemon.mesh.subscribe_keys(lambda _keys: self.log.hand_out())
 

@@ -85,6 +85,21 @@ async def test_a_change_of_capacity_is_told(daemon: FakeDaemon, api: Caller, nur
     assert (event.data["capacity"], event.data["source"]) == (64, "mixed")
 
 
+@pytest.mark.req("CAP-4")
+async def test_what_a_snapshot_tells_is_not_told_again(
+    daemon: FakeDaemon, api: Caller, nursery: trio.Nursery
+) -> None:
+    id = await _register(api)  # nobody has looked at the capacity since
+    reader = await _open(nursery, api, "/events?types=capacity")
+    first = await reader.next("snapshot")
+    assert first.data["capacity"]["source"] == "mixed"
+    daemon.capacity.read()
+    (await api.call("POST", f"/workers/{id}/drain")).expect(202)
+    daemon.capacity.read()
+    event = await reader.next()
+    assert event.data["source"] == "legacy_fallback"
+
+
 @pytest.mark.req("CTL-4")
 async def test_a_member_that_changes_is_told(daemon: FakeDaemon, api: Caller, nursery: trio.Nursery) -> None:
     reader = await _open(nursery, api, "/events?types=member")
