@@ -2,9 +2,10 @@
 
 This is the one place that changes logs. Every change returns the visible keys that it changed and the
 operations that must reach the disk, in order. Rules kept here (numbers as in ALGORITHM.md):
-- `(gen, max)` per owner never goes backwards, also not across forgetting: fences (1);
-- a transfer is applied whole or not at all, and only if what results hashes to its head (3, 4, 6);
-- only the owner writes its own log, and it takes back what its former lives wrote (7, 8).
+- `(gen, max)` per owner never goes backwards (R1), also not across forgetting: fences (R10);
+- a transfer is applied whole or not at all (R2), and only if what results hashes to its head (R11);
+- only the owner writes its own log, and it takes back what its former lives wrote (R9);
+- what wins of a shared key outlives the log it stood in (R13).
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.protocol import session
 from meshd.protocol.ownership import BURST_BUMPS
-from tests.campaign.oracle import Oracle
+from tests.campaign.ablations import ABLATIONS
+from tests.campaign.oracle import Oracle, Violation
 from tests.campaign.world import World
 from tests.support.maps import key
 
@@ -150,6 +152,49 @@ def test_a_write_made_before_any_peer_was_met_survives_two_restarts_and_a_lost_d
         world.crash("a")
     world.start("a")
     assert agree(world, oracle) == {A1: b"2"}
+
+
+def copy_held_up(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A full copy stands still half way; a key that went with its first page is removed, and collected."""
+    monkeypatch.setattr(session, "PAGE_ENTRIES", 1)
+    world, oracle = mesh("a", "b")
+    for number in range(8):
+        oracle.put("a", key("a", number), b"x")
+    world.run(1.0)
+    world.crash("b")
+    world.places["b"].disk.wipe()
+    world.start("b")
+    while not any(
+        i.entries for s in world.node("b").connections.by_conn.values() for i in s.incoming.values()
+    ):
+        world.run(0.0005)
+    world.net.block_only({("a", "b")})
+    oracle.delete("a", key("a", 0))
+    world.run(5.5)
+    assert not world.node("a").map.own.tombstones
+    world.net.block_only(set())
+    world.run(0.1)
+    assert world.node("b").connections.open  # it never broke
+    assert "a" in world.node("b").map.logs
+    return world
+
+
+@pytest.mark.req("CRD-6")
+def test_a_copy_that_was_held_up_shows_one_moment_and_what_was_removed_since_goes_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = copy_held_up(monkeypatch)
+    world.run(10.0)
+    assert shown(world, "b") == shown(world, "a")
+    assert key("a", 0) not in shown(world, "b")
+
+
+def test_with_pages_from_the_living_log_it_would_show_a_removed_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ablation = next(one for one in ABLATIONS if one.name == "cut")
+    with ablation.off(), pytest.raises(Violation, match="other content"):
+        copy_held_up(monkeypatch)
 
 
 @pytest.mark.req("CRD-6")
