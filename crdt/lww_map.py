@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crdt.delta import Transfer, Verdict, check_cut, judge, lacking, lacks
-from crdt.errors import IllegalKey, LimitExceeded
+from crdt.errors import IllegalDelta, IllegalKey, LimitExceeded
 from crdt.merge import absorb, next_gen
 from crdt.owner_log import OwnerLog
 from crdt.persist import DropKeys, DropLog, PutEntries, PutLog, PutMeta, ReplaceLog, StoreOp
@@ -284,20 +284,20 @@ class LwwMap:
         verdict = self.judge(transfer)
         if verdict not in (Verdict.APPLIED, Verdict.SWAPPED):
             return Change(verdict)
+        if verdict is Verdict.APPLIED:
+            return self._extend(self.logs[head.owner], transfer)
         check_cut(head, transfer.start, transfer.entries)
-        if verdict is Verdict.SWAPPED and not transfer.full:
+        if not transfer.full:
             return self._republish(self.logs[head.owner], transfer)
-        if verdict is Verdict.SWAPPED:
-            if len(transfer.entries) > self.limits.max_entries_per_owner:
-                return Change(Verdict.PARKED)
-            return self._swap(OwnerLog.restore(head, transfer.entries))
-        return self._extend(self.logs[head.owner], transfer)
+        if len(transfer.entries) > self.limits.max_entries_per_owner:
+            return Change(Verdict.PARKED)
+        return self._swap(OwnerLog.restore(head, transfer.entries))
 
     def _republish(self, held: OwnerLog, transfer: Transfer) -> Change:
         """Do with a replica what its owner did when it began this gen, then apply what it wrote since."""
         head = transfer.head
         log = next_gen(held, head.gen)
-        if log.max != head.base or log.hash_after(transfer.entries) != head.hash:
+        if log.max != head.base or log.weigh(transfer.entries).hash != head.hash:
             return Change(Verdict.CONFLICT)
         log.lineage = {(counter, nonce): seq for counter, nonce, seq in head.lineage}
         log.extend(transfer.entries, head.max)
@@ -311,11 +311,14 @@ class LwwMap:
             news = tuple(entry for entry in news if entry[1] > log.max)
         if len(log.entries) + len(news) > self.limits.max_entries_per_owner:
             return Change(Verdict.PARKED)
-        hash_after = log.hash_after(news)
-        if hash_after != head.hash:
+        names = [entry[KEY] for entry in news]
+        if len(set(names)) != len(names):
+            raise IllegalDelta("a key stands twice in one transfer")
+        weights = log.weigh(news)
+        if weights.hash != head.hash:
             return Change(Verdict.CONFLICT)
-        log.extend(news, head.max, hash_after)
-        keys = self.view.refresh(log.owner, [entry[KEY] for entry in news])
+        log.extend(news, head.max, weights.hash)
+        keys = self.view.refresh(log.owner, names, weights.leaves)
         collected = self._collect(log, head.floor)
         ops: tuple[StoreOp, ...] = (PutEntries(log.owner, news),) if news else ()
         return Change(Verdict.APPLIED, tuple(keys), ops + (collected.ops or (PutLog(log.head()),)))

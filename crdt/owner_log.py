@@ -12,13 +12,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from crdt.errors import CorruptLog, IllegalDelta
-from crdt.hashing import MASK, log_leaf
+from crdt.hashing import MASK, content_leaf, log_leaf
 from crdt.types import FENCE_NONCE, KEY, NO_GEN, SEQ, VALUE, Dot, Entry, Gen, LogHead
 
 LINEAGE_LIMIT = 256
 """Former gens remembered one by one. All older ones become one row, and count as taken on in full."""
+
+
+class Weights(NamedTuple):
+    """The hash of a log after some entries, and per entry the content leaves that come and go (0: none)."""
+
+    hash: int
+    leaves: list[tuple[int, int]]
 
 
 class OwnerLog:
@@ -90,24 +98,27 @@ class OwnerLog:
         self.extend((entry,), self.max + 1)
         return entry
 
-    def hash_after(self, entries: Iterable[Entry]) -> int:
+    def weigh(self, entries: Iterable[Entry]) -> Weights:
         """What `hash` would be once `entries` (each key once) were applied. Changes nothing."""
-        present, total = self.entries, self.hash
+        find, leaf, place = self.entries.get, content_leaf, log_leaf
+        total, leaves = self.hash, []
         for entry in entries:
-            old = present.get(entry[KEY])
-            if old is not None:
-                value = old[VALUE]
-                if value is not None:
-                    total -= log_leaf(old[KEY], old[SEQ], value)
-            value = entry[VALUE]
+            key, seq, _, _, value, _ = entry
+            gained = lost = 0
+            old = find(key)
+            if old is not None and (replaced := old[VALUE]) is not None:
+                lost = leaf(key, replaced)
+                total -= place(lost, old[SEQ])
             if value is not None:
-                total += log_leaf(entry[KEY], entry[SEQ], value)
-        return total & MASK
+                gained = leaf(key, value)
+                total += place(gained, seq)
+            leaves.append((gained, lost))
+        return Weights(total & MASK, leaves)
 
     def extend(self, entries: Iterable[Entry], to: int, hash_after: int | None = None) -> None:
         """Apply entries in seq order, all above `max` and at most `to`, then stand at `to`.
 
-        `hash_after`, where the caller has it from the method of that name, is taken as the new hash.
+        `hash_after`, where the caller has it from `weigh`, is taken as the new hash.
         Raises IllegalDelta, having applied nothing, if order or range are broken.
         """
         batch = entries if isinstance(entries, (tuple, list)) else list(entries)
@@ -119,7 +130,7 @@ class OwnerLog:
             last = seq
         if last > to:
             raise IllegalDelta(f"seq {last} lies beyond the end of the transfer, {to}")
-        self.hash = self.hash_after(batch) if hash_after is None else hash_after
+        self.hash = self.weigh(batch).hash if hash_after is None else hash_after
         present, tombstones = self.entries, self.tombstones
         for entry in batch:
             key = entry[KEY]

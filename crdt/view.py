@@ -7,6 +7,7 @@ Entries that do not count (foreign, beaten, unknown prefix) stay in their logs a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import NamedTuple
 
 from crdt.hashing import MASK, content_leaf
@@ -22,6 +23,9 @@ class Visible(NamedTuple):
     entry: Entry
     value: bytes
     readable: bool
+
+
+_UNKNOWN_LEAVES = repeat((0, 0))
 
 
 class View:
@@ -51,15 +55,20 @@ class View:
         self._rivals: dict[str, set[str]] = {}
         """Key -> owners with a live entry for it besides the winner's."""
 
-    def refresh(self, owner: str, keys: Iterable[str]) -> list[str]:
-        """Look again at keys of `owner`'s log that changed; returns those whose visible value changed."""
+    def refresh(
+        self, owner: str, keys: Iterable[str], leaves: Iterable[tuple[int, int]] = _UNKNOWN_LEAVES
+    ) -> list[str]:
+        """Look again at keys of `owner`'s log that changed; returns those whose visible value changed.
+
+        `leaves`, if known, are the content leaves of each key's new entry and of the one that it replaced.
+        """
         changed = []
         log = self._logs.get(owner)
         entries = log.entries if log is not None else {}
         winners, rivals = self.winners, self._rivals
         prefix, classify = "", None  # of the key before: neighbours mostly share it
         grown = 0
-        for key in keys:
+        for key, (gained, lost) in zip(keys, leaves, strict=False):
             entry = entries.get(key)
             value = None if entry is None else entry[VALUE]
             live = value is not None
@@ -75,15 +84,15 @@ class View:
                     and (old is None or old.owner == owner)
                     and classify(owner, key, value) is Claim.OWN
                 ):
-                    winners[key] = Visible(owner, entry, value, True)
+                    winners[key] = tuple.__new__(Visible, (owner, entry, value, True))  # half the time
                     if old is None:
                         self.foreign.pop(key, None)
                     elif old.value == value and old.readable:
                         continue
                     else:
-                        grown -= content_leaf(key, old.value)
+                        grown -= lost or content_leaf(key, old.value)
                         self.unreadable.discard(key)
-                    grown += content_leaf(key, value)
+                    grown += gained or content_leaf(key, value)
                     changed.append(key)
                     continue
             if owners is None and (old is None or old.owner == owner):

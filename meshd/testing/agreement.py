@@ -91,7 +91,7 @@ class MapsAddUp(Invariant):
                         self.fail(process, f"the log of {owner} is out of order at {entry[SEQ]}")
                     last = entry[SEQ]
                     if entry[VALUE] is not None:
-                        total += log_leaf(entry[KEY], entry[SEQ], entry[VALUE])
+                        total += log_leaf(content_leaf(entry[KEY], entry[VALUE]), entry[SEQ])
                 if total & MASK != log.hash:
                     self.fail(process, f"the log of {owner} does not add up to its hash")
                 if last > log.max:

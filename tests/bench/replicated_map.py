@@ -225,7 +225,7 @@ def _fill() -> None:
             (_key(rng), seq, None, _HLC + seq, rng.randbytes(VALUE_BYTES), None)
             for seq in range(first, first + BATCH)
         ]
-        source.hash = source.hash_after(entries)
+        source.hash = source.weigh(entries).hash
         source.max += BATCH
         page = decode(encode(Data(1, True, tuple(entries))))
         assert isinstance(page, Data)

@@ -68,7 +68,7 @@ def _nothing(*_: object, **__: object) -> None:
 
 # -- hashes that say nothing -----------------------------------------------------------------------
 
-_NO_HASH: Patch = (owner_log, "log_leaf", lambda key, seq, value: 0)
+_NO_HASH: Patch = (owner_log, "log_leaf", lambda content, seq: 0)
 
 
 # -- transfers that are no cuts --------------------------------------------------------------------

@@ -157,6 +157,16 @@ def test_a_transfer_that_is_not_in_order_changes_nothing() -> None:
         with pytest.raises((IllegalDelta, CorruptLog)):
             b.apply(whole._replace(entries=entries))
         assert "a" not in b.logs
+    a.put(key("a", 1), b"new", HLC)
+    b.apply(whole)
+    delta = a.lacking("a", b.have("a"))
+    assert delta is not None
+    before = content(b.logs["a"])
+    for damaged in (delta.entries * 2, (*delta.entries, (*delta.entries[0][:1], 9, *delta.entries[0][2:]))):
+        with pytest.raises(IllegalDelta):
+            b.apply(delta._replace(entries=damaged))
+    assert content(b.logs["a"]) == before
+    b = new_map("b")
     with pytest.raises(CorruptLog):
         b.apply(whole._replace(head=whole.head._replace(hash=1)))
     with pytest.raises(IllegalDelta):
