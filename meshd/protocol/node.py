@@ -132,7 +132,9 @@ class MeshNode:
         )
         self.replicator.own_log_halted = self.ownership.is_halted
         self.connections.replicator = self.replicator
-        self._offers = Offers(self.map, self.connections.open, rng, self.replicator.offer)
+        self._offers = Offers(
+            self.map, self.connections.open, rng, self.replicator.way_to, self.replicator.offer
+        )
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
         self._remembered = tuple(filter(None, remembered))

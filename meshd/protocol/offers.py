@@ -1,8 +1,9 @@
 """Copies of other nodes' logs that their owners have lost part of, and are to be offered.
 
 A replica that holds what an owner's new gen has not taken on does not give it up: it sends its copy to the
-owner, or towards it through a common neighbour, until the owner has taken it on. Replicas with the same copy
-wait a random moment each, so that one of them offers it first and the others find it taken.
+owner, or towards it through neighbours, until the owner has taken it on. A node knows its neighbours'
+neighbours: so a copy finds its way over two nodes in between. Replicas with the same copy wait a random
+moment each, so that one of them offers it first and the others find it taken.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ AGAIN_S = 5.0
 
 
 class Offers:
-    """What is to be offered; `sessions`: peer name -> open session, `send` starts a transfer."""
+    """What is to be offered; `sessions`: peer name -> open session, `send` starts a transfer.
+
+    `way_to` gives the session with an owner or with a neighbour of it.
+    """
 
     def __init__(
         self,
         store: LwwMap,
         sessions: Mapping[str, Session],
         rng: random.Random,
+        way_to: Callable[[str], Session | None],
         send: Callable[[Session, OwnerLog], None],
     ) -> None:
         self._map = store
         self._sessions = sessions
         self._rng = rng
+        self._way_to = way_to
         self._send = send
         self._due: dict[str, float] = {}
 
@@ -53,12 +59,15 @@ class Offers:
                 del self._due[owner]
                 continue
             self._due[owner] = now + AGAIN_S
-            session = self._sessions.get(owner) or self._towards(owner)
+            session = self._towards(owner)
             if session is not None:
                 self._send(session, log)
 
     def _towards(self, owner: str) -> Session | None:
-        return next((session for session in self._sessions.values() if owner in session.peers), None)
+        way = self._way_to(owner)
+        if way is None and self._sessions:
+            way = self._rng.choice(list(self._sessions.values()))  # it may know one
+        return way
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do, or None."""

@@ -267,6 +267,14 @@ class Replicator:
         if owner in session.dirty:
             session.wake(session.conn)
 
+    def way_to(self, owner: str, but: str = "") -> Session | None:
+        """The session with an owner, or with a neighbour of it other than `but`; None if there is none."""
+        direct = self._sessions.get(owner)
+        if direct is not None:
+            return direct
+        near = (s for s in self._sessions.values() if owner in s.peers and s.name != but)
+        return next(near, None)
+
     def offer(self, session: Session, log: OwnerLog) -> None:
         """Send a copy of its own log to its owner (or towards it), which has lost part of it."""
         if log.owner not in session.outgoing:
@@ -281,7 +289,7 @@ class Replicator:
             raise WireError("too many transfers at once, or a transfer number twice")
         head = begin.head
         if begin.offer:
-            takes = head.owner == self._me or head.owner in self._sessions
+            takes = head.owner == self._me or self.way_to(head.owner, session.name) is not None
         elif not self._takes_note(session, head.owner):
             takes = False
         else:
@@ -320,8 +328,8 @@ class Replicator:
             copy = OwnerLog.restore(head, entries)
             if head.owner == self._me:
                 self._offered(copy, now)
-            elif head.owner in self._sessions and session.name != head.owner:
-                self.offer(self._sessions[head.owner], copy)
+            elif (way := self.way_to(head.owner, session.name)) is not None and way is not session:
+                self.offer(way, copy)
             return
         change = self._map.apply(Transfer(head, begin.start, begin.full, entries))
         if change.verdict in (Verdict.APPLIED, Verdict.SWAPPED):

@@ -154,6 +154,10 @@ def _collectable(self: LwwMap, key: str, hlc: int) -> Change:
     return self._append(key, None, hlc)
 
 
+def _direct_only(self: Offers, owner: str) -> Session | None:
+    return self._sessions.get(owner)
+
+
 def _own_row_only(self: LwwMap, owner: str) -> Have:
     """What others know of an owner is not passed on."""
     have = _real_have(self, owner)
@@ -253,8 +257,13 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("observations", "what is observed is no write", ((LwwMap, "_write_behind", _nothing),)),
     Ablation("merging", "an owner merges what another branch wrote", ((LwwMap, "absorb_own", _replace),)),
     Ablation("offers", "a replica offers what the owner lost", ((Replicator, "offer", _nothing),)),
-    Ablation("relayed offers", "offers are passed on", ((Offers, "_towards", _nothing),)),
-    Ablation("relayed gens", "what is known of an owner reaches it", ((LwwMap, "have", _own_row_only),)),
+    Ablation("relayed offers", "offers are passed on", ((Offers, "_towards", _direct_only),), "everything"),
+    Ablation(
+        "relayed gens",
+        "what is known of an owner reaches it",
+        ((LwwMap, "have", _own_row_only),),
+        "reverted",
+    ),
     Ablation("hash", "equal (gen, max) with another hash is fetched anew", (_NO_HASH,), "resumed"),
     Ablation("monotone", "(gen, max) never goes back", ((delta, "is_older", _never),), within=0),
     Ablation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -333,13 +334,11 @@ class Plan:
     # -- the end ---------------------------------------------------------------------------------
 
     def heal(self) -> None:
-        """Stop copies, start everybody, give back the links (but for one, at times): then judge."""
+        """Stop copies, start everybody, give back the links (or just enough of them): then judge."""
         for place in [name for name in self.world.running() if name not in self.world.names]:
             self.world.crash(place)
-        if self.rng.random() < 0.4:
-            one, other = self.rng.sample(self.world.names, 2)
-            self.world.net.cut_for_good = {(one, other), (other, one)}
-            self.say(f"from now on {one} and {other} never reach each other")
+        if self.rng.random() < 0.6:
+            self._cut_for_good()
         self.world.net.block_only(set())
         survivors = self.oracle.survivors()
         for name in self.world.names:
@@ -355,6 +354,15 @@ class Plan:
         if not self.oracle.agreed():
             raise Violation("agreement was lost\n" + self.oracle.disagreement())
         self.oracle.judge(survivors)
+
+    def _cut_for_good(self) -> None:
+        """From now on only some links carry; whoever has none of them left is reached over others."""
+        order = self.rng.sample(self.world.names, len(self.world.names))
+        links = {frozenset((order[i], self.rng.choice(order[:i]))) for i in range(1, len(order))}
+        for one, other in itertools.combinations(self.world.names, 2):
+            if frozenset((one, other)) not in links and self.rng.random() < 0.9:
+                self.world.net.cut_for_good |= {(one, other), (other, one)}
+                self.say(f"from now on {one} and {other} never reach each other")
 
 
 def run_seed(seed: int, profile: str | None = None) -> Outcome:

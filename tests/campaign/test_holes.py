@@ -292,6 +292,21 @@ def two_lives() -> tuple[World, Oracle, str]:
 
 
 @pytest.mark.req("CRD-4")
+def test_a_copy_finds_its_way_over_two_nodes_in_between() -> None:
+    world, oracle = mesh("a", "b", "c", "d")
+    oracle.put("a", A1, b"x")
+    world.run(1.0)
+    for name in "abc":
+        world.crash(name)
+        world.places[name].disk.wipe()
+    far = {("a", "c"), ("a", "d"), ("b", "d")}
+    world.net.cut_for_good = far | {(other, one) for one, other in far}
+    for name in "abc":
+        world.start(name)
+    assert agree(world, oracle) == {A1: b"x"}
+
+
+@pytest.mark.req("CRD-4")
 def test_of_two_lives_from_one_copied_directory_one_falls_silent_and_gens_stop_rising() -> None:
     world, oracle, clone = two_lives()
     lives = [world.node("a"), world.node(clone)]
