@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from meshd.errors import StorageError
+
 if TYPE_CHECKING:
     from meshd.config import Config
     from meshd.live_settings import LiveSettings
@@ -42,10 +44,20 @@ class Daemon:
         return self.settings.config
 
     async def leave(self, *, keep_workers: bool) -> None:
-        """Leave the mesh and stop. Unless they are to be kept, this node's workers are removed everywhere."""
+        """Leave the mesh and stop. Unless they are to be kept, this node's workers are removed everywhere.
+
+        Raises StorageError, and stays with all its workers, if the disk does not take their removal: a peer
+        that was away could bring them back, and nobody would be there to remove them again.
+        """
         self.withdrawing = not keep_workers
         self.withdraw_if_asked()
-        await self.mesh.flush()
+        if not await self.mesh.flush() and self.withdrawing:
+            self.withdrawing = False
+            self.plane.rejoin(trio.current_time())
+            raise StorageError(
+                "the disk does not take the removal of this node's workers, so it stays in the mesh:"
+                " free space and leave again, or leave and keep the workers"
+            )
         self.stop.set()
 
     def withdraw_if_asked(self) -> None:
