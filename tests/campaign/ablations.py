@@ -43,7 +43,7 @@ class Ablation:
     rule: str
     patches: tuple[Patch, ...]
     profile: str | None = None
-    within: int = 60
+    within: int = 150
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -205,7 +205,6 @@ ABLATIONS: tuple[Ablation, ...] = (
         "a replica below the floor takes a full copy",
         ((delta, "floor_was_seen", _always), _NO_HASH),
         "plain",
-        100,
     ),
     Ablation(
         "contiguity",
