@@ -6,6 +6,7 @@ a node that is down) does nothing and counts for nothing, so that random plans n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from meshd.testing.trace import Trace
 
 
-class Faults:
+class Faults(ABC):
     """The commands of a `SimCluster`."""
 
     nodes: dict[str, SimNode]
@@ -130,9 +131,9 @@ class Faults:
 
     # -- processes -------------------------------------------------------------------------------
 
+    @abstractmethod
     def start(self, name: str, join: Iterable[str] | None = None) -> SimNode:
         """See SimCluster."""
-        raise NotImplementedError
 
     def pause(self, name: str) -> None:
         """Stop a process, as SIGSTOP does, or a machine that stalls."""
