@@ -78,17 +78,15 @@ class View:
                 if not prefix or not key.startswith(prefix):
                     prefix, classify = self._classifier(key)
                 # Nearly every entry: its owner's own, and no other log has the key. What the long way below
-                # would do, without the sets.
-                if (
-                    classify is not None
-                    and (old is None or old.owner == owner)
-                    and classify(owner, key, value) is Claim.OWN
-                ):
+                # would do, without the sets; and a value that is as it was need not be read again.
+                mine = old is None or old.owner == owner
+                same = old is not None and mine and old.readable and old.value == value
+                if classify is not None and mine and (same or classify(owner, key, value) is Claim.OWN):
                     winners[key] = tuple.__new__(Visible, (owner, entry, value, True))  # half the time
+                    if same:
+                        continue
                     if old is None:
                         self.foreign.pop(key, None)
-                    elif old.value == value and old.readable:
-                        continue
                     else:
                         grown -= lost or content_leaf(key, old.value)
                         self.unreadable.discard(key)

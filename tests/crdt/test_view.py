@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crdt.lww_map import LwwMap
 from crdt.owner_log import OwnerLog
 from crdt.prefixes import Claim, Envelope, Prefix, PrefixTable, Rule, seal, unseal
 from crdt.view import View, Visible
@@ -122,6 +123,29 @@ def test_a_removed_shared_key_stays_removed_whoever_held_older_values() -> None:
     assert values(late) == values(b) == {}
     late.delete("config:x", HLC)  # nothing to remove
     assert "config:x" not in late.own.entries
+
+
+def test_a_republished_value_is_not_read_again() -> None:
+    read: list[str] = []
+
+    def counting(owner: str, name: str, value: bytes) -> Claim:
+        read.append(name)
+        return Claim.OWN
+
+    prefixes = PrefixTable(Prefix("worker:", Rule.SINGLE_WRITER, counting))
+    a, b = LwwMap("a", prefixes), LwwMap("b", prefixes)
+    a.start_life((1, 1))
+    a.put(key("a", 1), b"x", HLC)
+    a.put(key("a", 2), b"x", HLC)
+    send(a, b, "a")
+    read.clear()
+    a.bump((2, 1))
+    send(a, b, "a")
+    assert read == []
+    a.put(key("a", 2), b"y", HLC)
+    send(a, b, "a")
+    assert read == [key("a", 2)] * 2
+    assert values(b) == {key("a", 1): b"x", key("a", 2): b"y"}
 
 
 # -- prefixes ---------------------------------------------------------------------------------------
