@@ -14,6 +14,7 @@ NOT_DRIVING = {
     "events",
     "settings",
     "has_news",
+    "rejoin",  # a simulated leave waits for a disk that refuses, so there is nothing to take back
 }
 
 
