@@ -21,7 +21,7 @@ from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Phase, Session
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.errors import WireError
-from meshd.wire.limits import MAX_WAITING
+from meshd.wire.limits import MAX_PEER_NAMES, MAX_WAITING
 from meshd.wire.messages import (
     PROTOCOL_VERSION,
     Begin,
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 PEERS_TOLD_S = 0.1
 """How long after a connection came or went the others are told, with all that changed meanwhile."""
+
+MEASURE_EVERY_S = 5.0
+"""How often the round trip to a peer is measured: a heartbeat then asks for an answer."""
 
 FEATURES = ("offers", "relays")
 
@@ -76,8 +79,13 @@ class Connections:
         self.address = ""
         self.beat = 0
         self.left = 0
+        self._contested: dict[int, Session] = {}
+        self._silent_at = float("inf")
+        """Before this, no open session has been silent for too long; it may be too early, never too late."""
         self._beat_at: float | None = None
         self._token = rng.getrandbits(32)
+        self._names: tuple[str, ...] | None = None
+        self._row: MemberRow | None = None
 
     # -- what the driver tells -------------------------------------------------------------------
 
@@ -91,14 +99,16 @@ class Connections:
         session = self.by_conn.pop(conn, None)
         if session is None:
             return
+        self._contested.pop(conn, None)
         was_open = self.open.get(session.name) is session
         if was_open:
             del self.open[session.name]
+            self._names = None
             self.replicator.session_closed(now)
             self._peers_changed(now)
             self._emit(Notice("info", "peer_disconnected", {"peer": session.name, "reason": reason}))
-            for waiting in list(self.by_conn.values()):
-                if waiting.phase is Phase.CONTESTED and waiting.contest == conn:
+            for waiting in list(self._contested.values()):
+                if waiting.contest == conn:
                     self._open(waiting, now)
         if session.dialled is None:
             return
@@ -126,6 +136,7 @@ class Connections:
     def close(self, session: Session, reason: str) -> None:
         """Give up a connection; the driver closes it once its last words are out."""
         if session.phase is not Phase.CLOSING:
+            self._contested.pop(session.conn, None)
             session.phase = Phase.CLOSING
             session.close_reason = session.close_reason or reason
             self._emit(CloseConnection(session.conn, reason))
@@ -166,6 +177,7 @@ class Connections:
         elif decision is Greeting.CONTEST:
             assert present is not None
             session.phase = Phase.CONTESTED
+            self._contested[session.conn] = session
             session.contest = present.conn
             session.contest_until = now + 2 * self._settings.probe_timeout_s
             session.contest_token = self._next_token()
@@ -197,9 +209,12 @@ class Connections:
         if present is not None:
             present.close_reason = "redundant"
             self.close(present, "replaced by another connection to the same node")
+        self._contested.pop(session.conn, None)
+        self._silent_at = min(self._silent_at, now + self._settings.down_after_s)
         session.phase = Phase.OPEN
         session.opened_at = now
         self.open[session.name] = session
+        self._names = None
         if session.dialled is not None:
             self._dialer.succeeded(session.dialled, session.name)
         self._member_changed(self._members.contact(session.row, now))
@@ -269,6 +284,7 @@ class Connections:
             # Of those that it lost it wants to hear from now on.
             session.members_dirty.update(dict.fromkeys(sorted(session.peers - peers)))
             session.peers = peers
+            session.strangers_at = -1
             session.peers_known = True
         for vector_row in beat.rows:
             if vector_row.owner == self._settings.node:
@@ -298,8 +314,8 @@ class Connections:
                 sample = now - session.token_sent_at
                 member.rtt_s = sample if member.rtt_s is None else 0.75 * member.rtt_s + 0.25 * sample
             session.token_sent_at = None
-        for waiting in list(self.by_conn.values()):
-            if waiting.phase is Phase.CONTESTED and waiting.contest_token == token:
+        for waiting in list(self._contested.values()):
+            if waiting.contest_token == token:
                 self._refuse(waiting, name_clash(waiting.name))
 
     # -- time ------------------------------------------------------------------------------------
@@ -312,11 +328,21 @@ class Connections:
             for session in self.open.values():
                 session.heartbeat_due = True
                 self._wake(session.conn)
-        for session in list(self.by_conn.values()):
-            if session.phase is Phase.CONTESTED and now >= session.contest_until:
+        for session in list(self._contested.values()):
+            if now >= session.contest_until:
                 self._open(session, now)
-            elif session.phase is Phase.OPEN and now - session.heard_at >= self._settings.down_after_s:
-                self.close(session, "silent for too long")
+        if now >= self._silent_at:
+            self._give_up_silent(now)
+
+    def _give_up_silent(self, now: float) -> None:
+        longest_s = self._settings.down_after_s
+        self._silent_at = float("inf")
+        for session in list(self.by_conn.values()):
+            if session.phase is Phase.OPEN:
+                if now - session.heard_at >= longest_s:
+                    self.close(session, "silent for too long")
+                else:
+                    self._silent_at = min(self._silent_at, session.heard_at + longest_s)
 
     def resumed(self, paused_s: float, now: float) -> None:
         """This process did not run for a while: nobody's silence grew meanwhile."""
@@ -325,21 +351,21 @@ class Connections:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do."""
-        times = [self._beat_at if self._beat_at is not None else 0.0]
-        for session in self.by_conn.values():
-            if session.phase is Phase.CONTESTED:
-                times.append(session.contest_until)
-        return min(times)
+        beat_at = self._beat_at if self._beat_at is not None else 0.0
+        return min(
+            (s.contest_until for s in self._contested.values() if s.contest_until < beat_at), default=beat_at
+        )
 
-    def member_row_changed(self) -> None:
-        """Pass changed member rows on to every session."""
-        if not self._members.changed:
-            return
+    def _spread_members(self) -> None:
+        """Changed member rows are due to every peer that does not hear from that member itself."""
+        members, changed = self._members, self._members.changed
         for session in self.open.values():
-            for name in self._members.changed:
-                if name not in session.peers:
-                    session.members_dirty[name] = None
-        self._members.changed.clear()
+            if session.strangers_at != members.moves:
+                session.strangers = members.names() - session.peers - {session.name}
+                session.strangers_at = members.moves
+            if session.strangers:
+                session.members_dirty.update((name, None) for name in changed if name in session.strangers)
+        changed.clear()
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -383,20 +409,33 @@ class Connections:
 
     def own_row(self) -> MemberRow:
         """This node's own row in the member table."""
-        settings = self._settings
-        nonce = self._ownership.nonce
-        return MemberRow(
-            settings.node, nonce, self.beat, self.left, self.address, settings.zone, settings.version
-        )
+        row, settings = self._row, self._settings
+        if row is None or row.beat != self.beat or row.left != self.left or row.address != self.address:
+            nonce = self._ownership.nonce
+            row = self._row = MemberRow(
+                settings.node, nonce, self.beat, self.left, self.address, settings.zone, settings.version
+            )
+        return row
+
+    def peer_names(self) -> tuple[str, ...]:
+        """To whom this node is connected, as it tells its peers."""
+        if self._names is None:
+            self._names = tuple(sorted(self.open))[:MAX_PEER_NAMES]
+        return self._names
 
     def _own_heartbeat(self, session: Session, now: float, hlc: int) -> Heartbeat:
+        if self._members.changed:
+            self._spread_members()
         rows = heartbeat.vector_rows(session, self._map)
         members = heartbeat.member_rows(session, self.own_row(), self._members, self._map.logs)
         session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
-        peers = heartbeat.peer_names(session, self.open)
-        session.token = self._next_token()
-        session.token_sent_at = now
-        return Heartbeat(hlc, session.done, session.token, rows, members, peers, self._map.digest)
+        peers = heartbeat.peer_names(session, self.peer_names())
+        token = 0
+        if now >= session.measure_at:
+            session.measure_at = now + MEASURE_EVERY_S
+            session.token = token = self._next_token()
+            session.token_sent_at = now
+        return Heartbeat(hlc, session.done, token, rows, members, peers, self._map.digest)
 
     def _next_token(self) -> int:
         self._token = (self._token + 1) & 0xFFFFFFFF or 1

@@ -9,7 +9,7 @@ latest, since a mesh may really have died.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Set
 
 
 class CutOff:
@@ -36,9 +36,8 @@ class CutOff:
         self.back(name)
         self._lost.discard(name)
 
-    def update(self, alive: Iterable[str], now: float) -> bool:
+    def update(self, present: Set[str], now: float) -> bool:
         """Judge anew, given the other members that are alive. Returns whether the verdict changed."""
-        present = set(alive)
         while self._losses and now - self._losses[0][0] > self._window_s:
             self._losses.popleft()
         if self.since is None:

@@ -7,7 +7,7 @@ An address that turns out to lead to this node itself, or to a node that is conn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,8 @@ class Dialer:
         self._rng = rng
         self._targets: dict[str, _Target] = {}
         self._own: set[str] = set()
+        self._soonest = float("inf")
+        """Before this, no attempt is due; it may be too early, never too late."""
 
     def add(self, addresses: Iterable[str], source: str, now: float, delay_s: float = 0.0) -> None:
         """Make addresses known; those known already keep their schedule, unless they were to wait longer."""
@@ -47,29 +49,40 @@ class Dialer:
             target = self._targets.get(address)
             if target is not None:
                 if not (target.busy or target.failures or target.leads_to):
-                    target.next_at = min(target.next_at, now + delay_s)
+                    self._plan(target, min(target.next_at, now + delay_s))
             elif address and len(self._targets) < MAX_ADDRESSES:
-                self._targets[address] = _Target(source, now + delay_s)
+                target = self._targets[address] = _Target(source, now + delay_s)
+                self._plan(target, target.next_at)
+
+    def _plan(self, target: _Target, at: float) -> None:
+        target.next_at = at
+        self._soonest = min(self._soonest, at)
 
     def retry_now(self, addresses: Iterable[str], now: float) -> None:
         """Somebody asked for these addresses by hand: try them at once."""
         for address in addresses:
             target = self._targets.get(address)
             if target is not None:
-                target.next_at, target.failures = now, 0
+                target.failures = 0
                 self._own.discard(address)
+                self._plan(target, now)
 
-    def due(self, now: float, connected: set[str]) -> list[str]:
+    def due(self, now: float, connected: Container[str]) -> list[str]:
         """Addresses to dial now. Those that lead to a node in `connected` (names) are skipped for a while."""
-        due = []
+        due: list[str] = []
+        if now < self._soonest:
+            return due
+        self._soonest = float("inf")
         for address, target in self._targets.items():
-            if target.busy or address in self._own or target.next_at > now:
+            if target.busy or address in self._own:
                 continue
-            if target.leads_to and target.leads_to in connected:
-                target.next_at = now + LONGEST_PAUSE_S
-                continue
-            target.busy = True
-            due.append(address)
+            if target.next_at > now:
+                self._plan(target, target.next_at)
+            elif target.leads_to and target.leads_to in connected:
+                self._plan(target, now + LONGEST_PAUSE_S)
+            else:
+                target.busy = True
+                due.append(address)
         return due
 
     def failed(self, address: str, reason: str, now: float) -> bool:
@@ -83,7 +96,7 @@ class Dialer:
             longest = max(longest, len(self._targets) / GOSSIP_DIALS_PER_S)
         pause = min(longest, FIRST_PAUSE_S * 2.0 ** min(target.failures, 12))
         target.failures += 1
-        target.next_at = now + pause * (0.5 + self._rng.random())
+        self._plan(target, now + pause * (0.5 + self._rng.random()))
         news = reason != target.last_error
         target.last_error = reason
         return news
@@ -103,7 +116,7 @@ class Dialer:
         target = self._targets.get(address)
         if target is not None:
             target.busy = False
-            target.next_at = now + LONGEST_PAUSE_S * (0.5 + self._rng.random())
+            self._plan(target, now + LONGEST_PAUSE_S * (0.5 + self._rng.random()))
 
     def drop(self, address: str) -> None:
         """Stop dialling an address that only gossip knew."""
@@ -112,9 +125,8 @@ class Dialer:
             del self._targets[address]
 
     def next_deadline(self) -> float | None:
-        """When the next attempt is due, or None."""
-        times = [t.next_at for address, t in self._targets.items() if not t.busy and address not in self._own]
-        return min(times, default=None)
+        """When to look for the next attempt that is due, or None."""
+        return None if self._soonest == float("inf") else self._soonest
 
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Address -> (source, last error), for status pages."""

@@ -7,7 +7,7 @@ learning a log from a third node brings that node's age along. Forgetting leaves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from crdt.delta import Verdict
 from crdt.lww_map import Change, LwwMap
@@ -83,17 +83,17 @@ class Forgetting:
         if silence_s > 0 and owner not in self._silence:
             self._silence[owner] = silence_s
 
-    def tick(self, now: float, connected: bool, is_alive: Callable[[str], bool]) -> list[str]:
+    def tick(self, now: float, connected: bool, alive: Container[str]) -> list[str]:
         """Let time pass; returns the owners that are due to be forgotten."""
         step = min(max(now - self._ticked_at, 0.0), LONGEST_STEP_S)
         self._ticked_at = now
         due = []
-        for owner in self._map.logs:
-            if owner == self._map.node:
-                continue
-            if is_alive(owner):
-                self._silence.pop(owner, None)
-            elif connected:
+        for owner in [owner for owner in self._silence if owner in alive]:
+            del self._silence[owner]
+        if connected:
+            for owner in [owner for owner in self._map.logs if owner not in alive]:
+                if owner == self._map.node:
+                    continue
                 age = self._silence.get(owner, 0.0) + step
                 self._silence[owner] = age
                 if age >= self._forget_after_s:

@@ -12,7 +12,7 @@ from itertools import islice
 from crdt.lww_map import LwwMap
 from meshd.protocol.members import DOWN, Members
 from meshd.protocol.session import Session
-from meshd.wire.limits import HEARTBEAT_MEMBERS, HEARTBEAT_ROWS, MAX_PEER_NAMES
+from meshd.wire.limits import HEARTBEAT_MEMBERS, HEARTBEAT_ROWS
 from meshd.wire.messages import MemberRow, VectorRow
 
 
@@ -46,9 +46,8 @@ def member_rows(
     return tuple(rows)
 
 
-def peer_names(session: Session, sessions: dict[str, Session]) -> tuple[str, ...] | None:
+def peer_names(session: Session, names: tuple[str, ...]) -> tuple[str, ...] | None:
     """Whom this node is connected to; None if the peer was told just that."""
-    names = tuple(sorted(sessions))[:MAX_PEER_NAMES]
     if names == session.peers_announced:
         return None
     session.peers_announced = names

@@ -60,14 +60,24 @@ class Members:
         self._down_after_s = down_after_s
         self._ticked_at = now
         self._rows: dict[str, Member] = {}
+        self._soonest = float("inf")
+        """Before this, no silence takes effect; being heard moves deadlines on, so it may be too early."""
         self.changed: dict[str, None] = {}
         """Names whose row changed since gossip last asked."""
+        self.alive: set[str] = set()
+        """Names of those whose state is `alive`."""
+        self.moves = 0
+        """Grows whenever a member comes, goes, changes its state or moves to another address."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._rows.values()))
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def names(self) -> frozenset[str]:
+        """The names of all members, whatever their state."""
+        return frozenset(self._rows)
 
     def get(self, name: str) -> Member | None:
         """The member called `name`, or None; never this node itself."""
@@ -92,7 +102,7 @@ class Members:
             self.changed[row.name] = None
         if same_life and row.beat < member.row.beat:
             row = row._replace(beat=member.row.beat)
-        member.row = row
+        self._retell(member, row)
         member.heard_at = now
         return self._become(member, ALIVE if row.left == NOT_LEFT else LEFT, now)
 
@@ -110,7 +120,7 @@ class Members:
         elif row.nonce < member.row.nonce and (member.state in (ALIVE, SUSPECT) or row.left != NOT_LEFT):
             return None
         risen = row.beat > member.row.beat
-        member.row = row
+        self._retell(member, row)
         self.changed[row.name] = None
         if row.left != NOT_LEFT:
             return self._become(member, LEFT, now)
@@ -133,6 +143,9 @@ class Members:
         """Let silence take effect. A gap in which this process itself did not run counts for nobody."""
         paused = now - self._ticked_at - self._suspect_after_s / 2
         self._ticked_at = now
+        if now < self._soonest and paused <= 0:
+            return []
+        self._soonest = float("inf")
         changes = []
         for member in self._rows.values():
             if paused > 0:
@@ -142,19 +155,17 @@ class Members:
                 changes.append(self._become(member, SUSPECT, now))
             elif member.state == SUSPECT and silence >= self._down_after_s:
                 changes.append(self._become(member, DOWN, now))
+            self._watch(member)
         return [change for change in changes if change is not None]
 
     def next_deadline(self) -> float | None:
-        """When the next silence takes effect, or None."""
-        deadlines = [
-            member.heard_at + (self._suspect_after_s if member.state == ALIVE else self._down_after_s)
-            for member in self._rows.values()
-            if member.state in (ALIVE, SUSPECT)
-        ]
-        return min(deadlines, default=None)
+        """When to look for the next silence that takes effect, or None."""
+        return None if self._soonest == float("inf") else self._soonest
 
     def expired(self, now: float, after_s: float, owns: Container[str]) -> list[Member]:
         """Members that are gone for so long and of whom nothing is left (`owns`: names of owners of logs)."""
+        if len(self.alive) == len(self._rows):
+            return []
         return [
             member
             for member in self._rows.values()
@@ -165,18 +176,41 @@ class Members:
         """Forget a member altogether."""
         self._rows.pop(name, None)
         self.changed.pop(name, None)
+        self.alive.discard(name)
+        self.moves += 1
 
     def _add(self, row: MemberRow, now: float, state: str) -> StateChange:
         state = state if row.left == NOT_LEFT else LEFT
-        self._rows[row.name] = Member(row, state, now, now)
+        member = self._rows[row.name] = Member(row, state, now, now)
         self.changed[row.name] = None
+        self._note(member)
         return StateChange(row.name, state, None)
 
-    @staticmethod
-    def _become(member: Member, state: str, now: float) -> StateChange | None:
+    def _retell(self, member: Member, row: MemberRow) -> None:
+        if row.address != member.row.address:
+            self.moves += 1
+        member.row = row
+
+    def _become(self, member: Member, state: str, now: float) -> StateChange | None:
         previous = member.state
         if previous == state:
             return None
         member.state = state
         member.since = now
+        self._note(member)
         return StateChange(member.name, state, previous)
+
+    def _note(self, member: Member) -> None:
+        """The state of a member is another than before."""
+        self.moves += 1
+        if member.state == ALIVE:
+            self.alive.add(member.name)
+        else:
+            self.alive.discard(member.name)
+        self._watch(member)
+
+    def _watch(self, member: Member) -> None:
+        if member.state == ALIVE:
+            self._soonest = min(self._soonest, member.heard_at + self._suspect_after_s)
+        elif member.state == SUSPECT:
+            self._soonest = min(self._soonest, member.heard_at + self._down_after_s)

@@ -138,6 +138,8 @@ class MeshNode:
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
         self._remembered = tuple(filter(None, remembered))
+        self._remembered_at = -1
+        """The roster's `moves` when its addresses were last looked at."""
         self.cut_off = CutOff(settings.down_after_s, settings.forget_after_s)
         self.dialer.add(self._remembered, "remembered", now, 2 * settings.heartbeat_s)
 
@@ -169,7 +171,7 @@ class MeshNode:
         if self.dialer.failed(address, reason, now):
             self._emit(Notice("info", "dial_failed", {"address": address, "reason": reason}))
 
-    def receive(self, conn: int, message: Message, now: float, wall_ms: int) -> None:
+    def receive(self, conn: int, message: Message, now: float) -> None:
         """A message arrived. One that no correct peer sends costs the connection and changes nothing."""
         session = self.connections.by_conn.get(conn)
         if session is None:
@@ -179,7 +181,6 @@ class MeshNode:
             self.connections.receive(session, message, now)
         except (WireError, MapError) as error:
             self.garbage(conn, str(error), now)
-        self.connections.member_row_changed()
 
     def garbage(self, conn: int, reason: str, now: float) -> None:
         """Bytes came that are no message, or a message that has no place."""
@@ -194,7 +195,7 @@ class MeshNode:
         """The connection is gone."""
         self.connections.closed(conn, reason, now)
 
-    def next_message(self, conn: int, now: float, wall_ms: int) -> Message | None:
+    def next_message(self, conn: int, now: float) -> Message | None:
         """What to send on a connection now, or None; computed at this moment, never queued."""
         self._woken.discard(conn)
         session = self.connections.by_conn.get(conn)
@@ -202,7 +203,7 @@ class MeshNode:
             return None
         return self.connections.next_message(session, now, self._stamp)
 
-    def tick(self, now: float, wall_ms: int) -> None:
+    def tick(self, now: float) -> None:
         """Time went by: beat, suspect, dial, ask, collect, forget."""
         paused_s = now - self._ticked_at - self.settings.suspect_after_s / 2
         self._now = self._ticked_at = now
@@ -217,7 +218,6 @@ class MeshNode:
         self._forget(now)
         self._remember_peers()
         self._dial(now)
-        self.connections.member_row_changed()
 
     def next_deadline(self) -> float | None:
         """When to call `tick` next, in monotonic seconds."""
@@ -331,9 +331,6 @@ class MeshNode:
     def _persist(self, ops: tuple[StoreOp, ...]) -> None:
         self._emit(Persist(ops))
 
-    def _is_alive(self, owner: str) -> bool:
-        return self.roster.state_of(owner) == ALIVE
-
     def _may_send(self, owner: str) -> bool:
         return self.roster.state_of(owner) in (ALIVE, SUSPECT)
 
@@ -397,10 +394,10 @@ class MeshNode:
         self._offers.uncovered(owner, now)
 
     def _forget(self, now: float) -> None:
-        if self.cut_off.update((member.name for member in self.roster if member.state == ALIVE), now):
+        if self.cut_off.update(self.roster.alive, now):
             self._say_cut_off(now)
         connected = bool(self.connections.open) and not self.cut_off.holds_clock(now)
-        for owner in self.forgetting.tick(now, connected, self._is_alive):
+        for owner in self.forgetting.tick(now, connected, self.roster.alive):
             self.forget(owner, now)
         for owner in self.forgetting.asked_for():
             self.forget(owner, now)
@@ -421,6 +418,9 @@ class MeshNode:
             self._emit(Notice("error", "cut_off", {"node": self.settings.node, "reason": reason}))
 
     def _remember_peers(self) -> None:
+        if self._remembered_at == self.roster.moves:
+            return
+        self._remembered_at = self.roster.moves
         rows = sorted(m.address for m in self.roster if m.state == ALIVE and m.address)
         addresses = tuple(rows[:MAX_REMEMBERED_PEERS])
         if addresses and addresses != self._remembered:
@@ -428,7 +428,7 @@ class MeshNode:
             self._emit(Persist((PutMeta(META_PEERS, "\n".join(addresses).encode()),)))
 
     def _dial(self, now: float) -> None:
-        for address in self.dialer.due(now, set(self.connections.open)):
+        for address in self.dialer.due(now, self.connections.open):
             self._emit(Dial(address))
 
 

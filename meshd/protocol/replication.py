@@ -80,6 +80,10 @@ class Replicator:
         self._learnt = learnt
         self._is_alive = is_alive
         self._behind: dict[str, _Behind] = {}
+        self._retry_at = float("inf")
+        """Before this no session has a retry that is due; it may be too early, never too late."""
+        self._settle_at = float("inf")
+        """As much for sessions that are to settle."""
         self.own_log_halted: Callable[[], bool] = bool
         """True while another process lives under this node's name: the own log is sent to nobody."""
         self.received_transfers = 0
@@ -111,6 +115,7 @@ class Replicator:
 
     def session_opened(self, session: Session) -> None:
         """A peer is connected: it hears the whole vector, and the own log is looked at for it."""
+        self._settle_at = min(self._settle_at, session.opened_at + self._grace_s)
         owners = self._map.owners()
         if session.name in owners:
             session.vector_dirty[session.name] = None  # first: what a first heartbeat leaves out, we lack
@@ -170,6 +175,7 @@ class Replicator:
         refused = theirs.gen < believed.gen or (theirs.gen == believed.gen and theirs.max < believed.max)
         if refused:
             session.retry_at[owner] = now + REFUSED_PAUSE_S
+            self._retry_at = min(self._retry_at, now + REFUSED_PAUSE_S)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -178,15 +184,32 @@ class Replicator:
         for owner, behind in list(self._behind.items()):
             if behind.at <= now:
                 self._ask(owner, behind, now)
+        if now >= self._settle_at:
+            self._settle(now)
+        if now >= self._retry_at:
+            self._retry(now)
+
+    def _settle(self, now: float) -> None:
+        self._settle_at = float("inf")
         for session in self._sessions.values():
-            if not session.settled and session.peers_known and now - session.opened_at >= self._grace_s:
+            if session.settled:
+                continue
+            if session.peers_known and now - session.opened_at >= self._grace_s:
                 session.settled = True
                 for owner in self._map.logs:
                     self._compare(session, owner, now)
+            else:
+                self._settle_at = min(self._settle_at, session.opened_at + self._grace_s)
+
+    def _retry(self, now: float) -> None:
+        self._retry_at = float("inf")
+        for session in self._sessions.values():
             for owner, at in list(session.retry_at.items()):
                 if at <= now:
                     del session.retry_at[owner]
                     self._compare(session, owner, now)
+                else:
+                    self._retry_at = min(self._retry_at, at)
 
     def _ask(self, owner: str, behind: _Behind, now: float) -> None:
         mine = self._map.have(owner)
@@ -213,11 +236,10 @@ class Replicator:
             session.mark(pull.owner)
 
     def next_deadline(self) -> float | None:
-        """When the next request or retry is due, or None."""
-        times = [behind.at for behind in self._behind.values()]
-        for session in self._sessions.values():
-            times.extend(session.retry_at.values())
-        return min(times, default=None)
+        """When to look for the next request or retry that is due, or None."""
+        at = min((behind.at for behind in self._behind.values()), default=self._retry_at)
+        at = min(at, self._retry_at)
+        return None if at == float("inf") else at
 
     # -- sending ---------------------------------------------------------------------------------
 

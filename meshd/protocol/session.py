@@ -89,7 +89,11 @@ class Session:
     pulls: dict[str, Have] = field(default_factory=dict)
 
     token: int = 0
+    """Of the last heartbeat that asked for an answer, to measure the round trip."""
     token_sent_at: float | None = None
+    """When that was; None once it is answered."""
+    measure_at: float = 0.0
+    """From when on a heartbeat asks again."""
     heard_at: float = 0.0
     contest: int = 0
     """On a contested session: the connection that holds the name. 0: none."""
@@ -121,6 +125,9 @@ class Session:
     peers: frozenset[str] = frozenset()
     """Nodes to which the peer holds connections, as it last told: of them it hears from themselves."""
     peers_known: bool = False
+    strangers: frozenset[str] = frozenset()
+    """Members to whom the peer has no connection, for the table of members as it was at `strangers_at`."""
+    strangers_at: int = -1
     settled: bool = False
     """Open for long enough that the peer's other connections stand too, if they ever will."""
 

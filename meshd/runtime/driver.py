@@ -11,7 +11,6 @@ forgotten.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -54,7 +53,7 @@ class SansIoNode(Protocol):
     def connection_opened(self, conn: int, dialled: str | None, remote: str, now: float) -> None:
         """A connection is there; `dialled` is the address it was dialled by, None if it was accepted."""
 
-    def receive(self, conn: int, message: Message, now: float, wall_ms: int) -> None:
+    def receive(self, conn: int, message: Message, now: float) -> None:
         """A message came."""
 
     def garbage(self, conn: int, reason: str, now: float) -> None:
@@ -72,10 +71,10 @@ class SansIoNode(Protocol):
     def leave(self, withdrawn: bool, now: float) -> None:
         """This node stops; `withdrawn` with its workers, else for a restart."""
 
-    def next_message(self, conn: int, now: float, wall_ms: int) -> Message | None:
+    def next_message(self, conn: int, now: float) -> Message | None:
         """What to send on a connection now."""
 
-    def tick(self, now: float, wall_ms: int) -> None:
+    def tick(self, now: float) -> None:
         """Time went by."""
 
     def next_deadline(self) -> float | None:
@@ -93,10 +92,7 @@ class Driver:
         node: SansIoNode,
         transport: Transport,
         persister: Persister,
-        *,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """`wall_ms` gives milliseconds since 1970, for display."""
         self.node = node
         self.address = ""
         """The `host:port` that is listened on, once `run` has started."""
@@ -104,7 +100,6 @@ class Driver:
         self.member_changed: list[Callable[[MemberChanged], None]] = []
         self._transport = transport
         self._persister = persister
-        self._wall_ms = wall_ms
         self._connections: dict[int, Connection] = {}
         self._next_number = 1
         self._doorkeeper = Doorkeeper()
@@ -220,7 +215,7 @@ class Driver:
                     await trio.sleep_forever()
                 self._ticker = None
             else:
-                self.node.tick(trio.current_time(), self._wall_ms())
+                self.node.tick(trio.current_time())
                 self.dispatch()
                 await trio.sleep(_SHORTEST_TICK_S)
 
@@ -306,7 +301,7 @@ class Driver:
 
     def _received(self, number: int, message: Message) -> None:
         try:
-            self.node.receive(number, message, trio.current_time(), self._wall_ms())
+            self.node.receive(number, message, trio.current_time())
         except Exception:
             _log.exception("bug_in_receive", message_type=type(message).__name__, hint="please report this")
             self._connections[number].close("an error of ours, see the log")
@@ -317,7 +312,7 @@ class Driver:
         self.dispatch()
 
     def _next_message(self, number: int) -> Message | None:
-        message = self.node.next_message(number, trio.current_time(), self._wall_ms())
+        message = self.node.next_message(number, trio.current_time())
         self.dispatch()
         return message
 

@@ -165,7 +165,7 @@ class Process:
         deadline = self.node.next_deadline()
         if deadline is not None and deadline <= now + 1e-6:
             self._ticked_at = now
-            self.node.tick(now, self.wall_ms())
+            self.node.tick(now)
         self.dispatch()
 
     def _tick_plane(self) -> None:
@@ -249,7 +249,7 @@ class Process:
         else:
             if self._trace.frames:
                 self.note("recv", f"{end.far.process.name} {type(message).__name__}")
-            self.node.receive(end.number, message, self.now, self.wall_ms())
+            self.node.receive(end.number, message, self.now)
         self.dispatch()
 
     def disconnected(self, end: End, reason: str) -> None:
@@ -323,12 +323,12 @@ class Process:
         end = self._ends.get(number)
         if end is None or not end.open:
             return
-        node, now, wall_ms = self.node, self.now, self.wall_ms()
+        node, now = self.node, self.now
         while end.open:
             if not end.has_room:
                 end.waiting = True
                 return
-            message = node.next_message(number, now, wall_ms)
+            message = node.next_message(number, now)
             if message is None:
                 break
             self._checks.sent(self, message)

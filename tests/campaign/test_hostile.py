@@ -125,12 +125,12 @@ def test_whatever_a_peer_says_costs_at_most_its_connection(speech: list[list[Mes
         now += 0.4
         if closed:
             node.connection_opened(1, None, "b:9", now)
-            node.receive(1, Hello(1, 1, "default", "b", 7, "b:1", "", "", ()), now, WALL_MS)
+            node.receive(1, Hello(1, 1, "default", "b", 7, "b:1", "", "", ()), now)
         for message in messages:
-            node.receive(1, message, now, WALL_MS)
-        while node.next_message(1, now, WALL_MS) is not None:
+            node.receive(1, message, now)
+        while node.next_message(1, now) is not None:
             pass
-        node.tick(now, WALL_MS)
+        node.tick(now)
         closed = any(isinstance(effect, CloseConnection) for effect in node.take_effects())
         if closed:
             node.connection_closed(1, "closed", now)

@@ -174,7 +174,7 @@ class World:
         now = self.net.now
         if deadline is not None and deadline <= now and now >= place.ticked_at + SHORTEST_TICK_S:
             place.ticked_at = now
-            place.node.tick(now, place.clock())
+            place.node.tick(now)
             self.perform(name)
 
     # -- effects ---------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class World:
     def _drain(self, name: str, conn: int) -> None:
         place = self.places[name]
         while place.node is not None and self.net.has_room(name, conn):
-            message = place.node.next_message(conn, self.net.now, place.clock())
+            message = place.node.next_message(conn, self.net.now)
             if message is None:
                 return
             self.net.send(name, conn, message)
@@ -227,7 +227,7 @@ class World:
 
     def deliver(self, place: str, life: int, conn: int, message: Message) -> None:
         if self.life_of(place) == life:
-            self.node(place).receive(conn, message, self.net.now, self.places[place].clock())
+            self.node(place).receive(conn, message, self.net.now)
             self.perform(place)
 
     def room(self, place: str, life: int, conn: int) -> None:

@@ -26,7 +26,7 @@ def contested() -> MeshNode:
     node = MeshNode(NodeSettings(node="a"), table(), random.Random(1), 0.0, lambda: WALL_MS)
     for conn, nonce in ((1, 5), (2, 6)):
         node.connection_opened(conn, None, "b:9", 0.0)
-        node.receive(conn, hello(nonce), 0.0, WALL_MS)
+        node.receive(conn, hello(nonce), 0.0)
     assert node.connections.open["b"].conn == 1
     return node
 
@@ -35,8 +35,8 @@ def contested() -> MeshNode:
 def test_what_a_contested_peer_said_counts_once_the_name_is_its_own() -> None:
     node = contested()
     have = Have((3, 6), 7, 0, 1, (3, 6), 0)
-    node.receive(2, Heartbeat(0, 0, 1, (VectorRow("b", have),), (), ("a",), 0), 0.1, WALL_MS)
-    node.tick(2.0, WALL_MS)
+    node.receive(2, Heartbeat(0, 0, 1, (VectorRow("b", have),), (), ("a",), 0), 0.1)
+    node.tick(2.0)
     session = node.connections.open["b"]
     assert session.conn == 2
     assert session.reported["b"] == have
@@ -47,16 +47,16 @@ def test_what_a_contested_peer_said_counts_once_the_name_is_its_own() -> None:
 def test_a_contested_peer_that_never_stops_talking_is_closed() -> None:
     node = contested()
     for _ in range(MAX_WAITING + 1):
-        node.receive(2, Ping(1), 0.1, WALL_MS)
-    node.tick(2.0, WALL_MS)
+        node.receive(2, Ping(1), 0.1)
+    node.tick(2.0)
     assert 2 not in {session.conn for session in node.connections.open.values()}
 
 
 @pytest.mark.req("SEC-4")
 def test_nonsense_said_while_contested_costs_only_that_connection() -> None:
     node = contested()
-    node.receive(2, hello(6), 0.1, WALL_MS)  # a second Hello
-    node.tick(2.0, WALL_MS)
+    node.receive(2, hello(6), 0.1)  # a second Hello
+    node.tick(2.0)
     assert node.map.have("b").gen == NO_GEN
     assert node.connections.by_conn[2].close_reason.startswith("bad input")
 

@@ -25,7 +25,7 @@ LIAR, READER = 900_001, 900_002
 
 def greet(node: MeshNode, conn: int, name: str, now: float) -> None:
     node.connection_opened(conn, None, "192.0.2.1:1", now)
-    node.receive(conn, Hello(1, 1, node.settings.cluster, name, 5, "192.0.2.1:1", "", "0"), now, 0)
+    node.receive(conn, Hello(1, 1, node.settings.cluster, name, 5, "192.0.2.1:1", "", "0"), now)
 
 
 def beat(
@@ -37,7 +37,7 @@ def beat(
 def said(node: MeshNode, conn: int, now: float) -> list[Message]:
     """All that the node has to say on a connection, through the codec; every frame within the limit."""
     messages = []
-    while (message := node.next_message(conn, now, 0)) is not None:
+    while (message := node.next_message(conn, now)) is not None:
         body = encode(message)
         assert len(body) <= MAX_FRAME_BYTES
         messages.append(decode(body))
@@ -56,11 +56,11 @@ def test_no_more_owners_are_noted_than_the_limit_however_many_a_peer_names() -> 
     pump, node = lone_node()
     for part in range(3):
         rows = tuple(VectorRow(f"o{part}.{i}", ABSENT) for i in range(MAX_OWNERS // 2))
-        node.receive(LIAR, beat(rows=rows), pump.now, 0)
+        node.receive(LIAR, beat(rows=rows), pump.now)
     assert len(node.map.known) <= MAX_OWNERS + 1
     greet(node, READER, "reader", pump.now)
     own_row = VectorRow("reader", Have((1, 5), 0, 0, 0, (1, 5), 0))
-    node.receive(READER, beat(rows=(own_row,)), pump.now, 0)
+    node.receive(READER, beat(rows=(own_row,)), pump.now)
     assert node.map.known["reader"] == (1, 5)
 
 
@@ -70,7 +70,7 @@ def test_owners_without_a_gen_are_not_noted_without_end_either() -> None:
     nothing = Have(NO_GEN, 0, 0, 0, NO_GEN, 0)
     for part in range(3):
         rows = tuple(VectorRow(f"o{part}.{i}", nothing) for i in range(MAX_OWNERS // 2))
-        node.receive(LIAR, beat(rows=rows), pump.now, 0)
+        node.receive(LIAR, beat(rows=rows), pump.now)
     assert len(node.connections.by_conn[LIAR].reported) <= MAX_OWNERS
 
 
@@ -82,8 +82,8 @@ def test_a_full_table_reaches_a_new_peer_whole_in_frames_that_it_takes() -> None
     members = tuple(
         MemberRow(f"{long_name}{i:05}", 1, 1, 0, address, "", address) for i in range(3 * HEARTBEAT_MEMBERS)
     )
-    node.receive(LIAR, beat(rows=rows), pump.now, 0)
-    node.receive(LIAR, beat(members=members), pump.now, 0)
+    node.receive(LIAR, beat(rows=rows), pump.now)
+    node.receive(LIAR, beat(members=members), pump.now)
     greet(node, READER, "reader", pump.now)
     beats = [message for message in said(node, READER, pump.now) if isinstance(message, Heartbeat)]
     assert {row.owner for each in beats for row in each.rows} >= {row.owner for row in rows}
@@ -101,9 +101,9 @@ def test_two_nodes_stay_connected_whatever_a_third_says() -> None:
     greet(node, LIAR, "liar", pump.now)
     for part in range(2):
         rows = tuple(VectorRow(f"o{part}.{i}", ABSENT) for i in range(9000))
-        node.receive(LIAR, beat(rows=rows), pump.now, 0)
+        node.receive(LIAR, beat(rows=rows), pump.now)
         members = tuple(MemberRow(f"m{part}.{i}", 1, 1, 0, "", "", "0") for i in range(9000))
-        node.receive(LIAR, beat(members=members), pump.now, 0)
+        node.receive(LIAR, beat(members=members), pump.now)
     pump.notices.clear()
     pump.put("a", "worker:a/1", b"one")
     pump.run(2.0)
@@ -116,7 +116,7 @@ def test_the_first_heartbeat_names_what_is_held_of_the_peers_own_log() -> None:
     pump, node = lone_node()
     others = tuple(VectorRow(f"o{i}", ABSENT) for i in range(2 * HEARTBEAT_ROWS))
     known = VectorRow("reader", Have((3, 5), 0, 0, 0, (3, 5), 0))
-    node.receive(LIAR, beat(rows=(*others, known)), pump.now, 0)
+    node.receive(LIAR, beat(rows=(*others, known)), pump.now)
     greet(node, READER, "reader", pump.now)
     first = next(message for message in said(node, READER, pump.now) if isinstance(message, Heartbeat))
     assert "reader" in {row.owner for row in first.rows}
@@ -140,7 +140,7 @@ def test_members_of_whom_nothing_is_left_are_forgotten_and_do_not_come_back_by_g
     pump.run(3.0)
     node = pump.nodes["a"]
     greet(node, LIAR, "liar", pump.now)
-    node.receive(LIAR, beat(members=(MemberRow("ghost", 1, 1, 0, "192.0.2.2:1", "", "0"),)), pump.now, 0)
+    node.receive(LIAR, beat(members=(MemberRow("ghost", 1, 1, 0, "192.0.2.2:1", "", "0"),)), pump.now)
     node.connection_closed(LIAR, "gone", pump.now)
     pump.run(60.0)
     assert pump.nodes["b"].owner_state("ghost") == "down"

@@ -228,7 +228,7 @@ def test_of_several_that_wait_for_a_name_one_gets_it() -> None:
     node = pump.nodes["b"]
     for conn, nonce in ((901, 11), (902, 22), (903, 33)):
         node.connection_opened(conn, None, f"a:{conn}", pump.now)
-        node.receive(conn, Hello(1, 1, "default", "a", nonce, "a:1", "", "1"), pump.now, 0)
+        node.receive(conn, Hello(1, 1, "default", "a", nonce, "a:1", "", "1"), pump.now)
     assert node.connections.open["a"].conn == 901
     node.connection_closed(901, "reset", pump.now)
     held = node.connections.open["a"]

@@ -40,7 +40,7 @@ class Bench:
         self.node = FakeNode()
         self.storage = MemoryStorage()
         self.persister = DirectPersister(self.storage)
-        self.driver = Driver(self.node, MemoryTransport(self.network), self.persister, wall_ms=lambda: 1_000)
+        self.driver = Driver(self.node, MemoryTransport(self.network), self.persister)
 
     def dial_in(self) -> trio.abc.Stream:
         return self.network.open_link(HOME)

@@ -55,7 +55,7 @@ class FakeNode:
     def connection_opened(self, conn: int, dialled: str | None, remote: str, now: float) -> None:
         self._note("connection_opened", conn, dialled, remote)
 
-    def receive(self, conn: int, message: Message, now: float, wall_ms: int) -> None:
+    def receive(self, conn: int, message: Message, now: float) -> None:
         self._note("receive", conn, message)
         if self.on_receive is not None:
             self.on_receive(conn, message)
@@ -76,11 +76,11 @@ class FakeNode:
     def leave(self, withdrawn: bool, now: float) -> None:
         self._note("leave", withdrawn)
 
-    def next_message(self, conn: int, now: float, wall_ms: int) -> Message | None:
+    def next_message(self, conn: int, now: float) -> Message | None:
         waiting = self.outgoing.get(conn)
         return waiting.popleft() if waiting else None
 
-    def tick(self, now: float, wall_ms: int) -> None:
+    def tick(self, now: float) -> None:
         self.ticks.append(now)
         self.deadline = None
         if self.on_tick is not None:

@@ -191,7 +191,7 @@ class Pump:
             deadline = node.next_deadline()
             if deadline is not None and deadline <= self.now:
                 self._tick_at[name] = self.now
-                node.tick(self.now, self.wall_ms())
+                node.tick(self.now)
                 self._perform(name)
 
     def _later(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -224,7 +224,7 @@ class Pump:
     def _drain(self, name: str, conn: int) -> None:
         node = self.nodes[name]
         end = self._ends.get((name, self.lives[name], conn))
-        while (message := node.next_message(conn, self.now, self.wall_ms())) is not None:
+        while (message := node.next_message(conn, self.now)) is not None:
             self.frames += 1
             self.entries_moved += len(getattr(message, "entries", ()))
             if end is not None and end.peer is not None:
@@ -233,7 +233,7 @@ class Pump:
     def _deliverer(self, end: _End, body: bytes) -> Callable[[], None]:
         def deliver() -> None:
             if self._ends.get((end.node, end.life, end.conn)) is end and end.node in self.nodes:
-                self.nodes[end.node].receive(end.conn, decode(body), self.now, self.wall_ms())
+                self.nodes[end.node].receive(end.conn, decode(body), self.now)
                 self._perform(end.node)
 
         return deliver
