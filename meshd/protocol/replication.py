@@ -197,7 +197,8 @@ class Replicator:
             if session.peers_known and now - session.opened_at >= self._grace_s:
                 session.settled = True
                 for owner in self._map.logs:
-                    self._compare(session, owner, now)
+                    if owner not in session.peers:
+                        self._compare(session, owner, now)
             else:
                 self._settle_at = min(self._settle_at, session.opened_at + self._grace_s)
 

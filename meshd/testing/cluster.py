@@ -170,10 +170,7 @@ class SimCluster(Faults):
 
     def run_to(self, time: float) -> None:
         """Let time pass until it is `time`. Raises Violation."""
-        heap = self.heap
-        while (at := heap.next_time()) is not None and at <= time:
-            heap.step()
-        heap.advance(time)
+        self.heap.run_to(time)
 
     # -- nodes -----------------------------------------------------------------------------------
 

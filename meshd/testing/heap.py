@@ -28,23 +28,18 @@ class EventHeap:
     def at(self, time: float, action: Callable[..., object], *args: Any) -> None:
         """Plan `action(*args)` for a time; one that has passed means now."""
         self._planned += 1
-        heapq.heappush(self._heap, (max(time, self.now), self._planned, action, args))
+        now = self.now
+        heapq.heappush(self._heap, (time if time > now else now, self._planned, action, args))
 
     def after(self, delay_s: float, action: Callable[..., object], *args: Any) -> None:
         """Plan `action(*args)` for `delay_s` seconds from now."""
         self.at(self.now + delay_s, action, *args)
 
-    def next_time(self) -> float | None:
-        """When the next event happens, or None."""
-        return self._heap[0][0] if self._heap else None
-
-    def step(self) -> None:
-        """Let the next event happen. Raises IndexError if there is none."""
-        time, _, action, args = heapq.heappop(self._heap)
-        self.now = time
-        self.done += 1
-        action(*args)
-
-    def advance(self, time: float) -> None:
-        """Move on to a time before which nothing happens."""
+    def run_to(self, time: float) -> None:
+        """Let everything happen that is due until `time`, and what follows from it; then it is `time`."""
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= time:
+            self.now, _, action, args = pop(heap)
+            self.done += 1
+            action(*args)
         self.now = max(self.now, time)

@@ -58,6 +58,8 @@ class Subscription:
             self._lagging = False
             self._queue.clear()
             return [self._hub.resync()]
+        if not self._queue:
+            return []
         return [self._queue.popleft() for _ in range(min(limit, len(self._queue)))]
 
     def close(self) -> None:
