@@ -73,6 +73,8 @@ class MemoryDisk:
         self._recent: deque[tuple[StoreOp, ...]] = deque()
         self._unforced = 0
         self._owners: set[str] = set()
+        self.damaged: set[str] = set()
+        """Owners whose stored logs will not verify: the next load leaves them out."""
         self.holder: MemoryStorage | None = None
         self.fail_writes: str | None = None
         """While set, every write raises StorageError with this reason and changes nothing."""
@@ -126,6 +128,7 @@ class MemoryDisk:
         self._image = _Image()
         self._recent.clear()
         self._unforced = 0
+        self.damaged.clear()
         self._detach()
 
     def clone(self) -> MemoryDisk:
@@ -133,6 +136,7 @@ class MemoryDisk:
         other = MemoryDisk()
         other._image = self._present()
         other._owners = set(other._image.heads)
+        other.damaged = set(self.damaged)
         return other
 
     def revert(self, image: MemoryDisk) -> None:
@@ -140,19 +144,31 @@ class MemoryDisk:
         self._image = image._present()
         self._recent.clear()
         self._unforced = 0
+        self.damaged = set(image.damaged)
         self._detach()
 
-    def garble(self, owner: str, key: str) -> bool:
-        """Flip a bit in one stored value, for the next load to find; false where no such live entry is."""
+    def garble(self, owner: str, key: str | None = None) -> bool:
+        """Flip a bit in one stored value, for the next load to find; false where no such live entry is.
+
+        Without a key, in the head of the owner's log; false where there is no log of it.
+        """
         self._image = self._present()
         self._recent.clear()
         self._unforced = 0
+        if key is None:
+            head = self._image.heads.get(owner)
+            if head is None:
+                return False
+            self._image.heads[owner] = head._replace(hash=head.hash ^ 1)
+            self.damaged.add(owner)
+            return True
         entry = self._image.entries.get(owner, {}).get(key)
         if entry is None or entry[VALUE] is None:
             return False
         value = entry[VALUE] or b"\0"
         garbled = bytes([value[0] ^ 1]) + value[1:]
         self._image.entries[owner][key] = (key, entry[SEQ], entry[2], entry[3], garbled, entry[5])
+        self.damaged.add(owner)
         return True
 
     def content(self) -> tuple[dict[str, LogHead], dict[str, dict[str, Entry]], dict[str, bytes]]:
@@ -166,6 +182,7 @@ class MemoryDisk:
         self._recent.clear()
         self._image.apply([DropLog(owner)])
         self._owners.discard(owner)
+        self.damaged.discard(owner)
         self._unforced = 0
 
     def _present(self) -> _Image:

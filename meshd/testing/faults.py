@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from crdt.types import KEY, SEQ, VALUE
 from meshd.testing.health import Answer, HealthScript
 from meshd.testing.latency import Latency
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from meshd.testing.heap import EventHeap
     from meshd.testing.network import Network
     from meshd.testing.place import SimNode
+    from meshd.testing.process import Process
     from meshd.testing.trace import Trace
 
 
@@ -170,13 +172,54 @@ class Faults(ABC):
 
     def lose_disk(self, name: str) -> None:
         """Crash a node, if it runs, and put an empty disk in its place."""
+        process = self._end(name)
+        self.nodes[name].disk.wipe()
+        self._tell(f"{name} loses its disk", "lost disk")
+        self._harmed(name, process)
+
+    def keep_image(self, name: str) -> None:
+        """Keep an image of a node's disk as it is now, for `revert_disk`; it replaces an earlier one."""
+        self._tell(f"an image of the disk of {name} is kept")
+        self.nodes[name].image = self.nodes[name].disk.clone()
+
+    def revert_disk(self, name: str) -> None:
+        """Crash a node, if it runs, and put its disk back to the image that was kept, if one was."""
+        place = self.nodes[name]
+        if place.image is None:
+            return
+        process = self._end(name)
+        place.disk.revert(place.image)
+        self._tell(f"the disk of {name} is put back to its image", "reverted disk")
+        self._harmed(name, process)
+
+    def garble_disk(self, name: str, owner: str | None = None) -> None:
+        """Crash a node, if it runs, and damage a record of its copy of `owner`'s log; of its own by default.
+
+        The next start finds the damage and sets that log aside, as it would the file. The newest value is
+        damaged, or the log's head where it holds no value; nothing happens where there is no such log.
+        """
+        place, owner = self.nodes[name], owner or name
+        heads, entries, _ = place.disk.content()
+        if owner not in heads or owner in place.disk.damaged:
+            return
+        live = [entry for entry in entries[owner].values() if entry[VALUE] is not None]
+        process = self._end(name)
+        place.disk.garble(owner, max(live, key=lambda entry: entry[SEQ])[KEY] if live else None)
+        self._tell(f"the copy of {owner}'s log on the disk of {name} is damaged", "damaged disk")
+        self._harmed(name, process)
+
+    def _end(self, name: str) -> Process | None:
+        """Kill a node's process, if it runs; the checks are told by `_harmed`."""
         place = self.nodes[name]
         process, place.process = place.process, None
         if process is not None:
             process.kill(silently=False)
-        place.disk.wipe()
-        place.harmed = True
-        self._tell(f"{name} loses its disk", "lost disk")
+            place.disk.crash()
+        return process
+
+    def _harmed(self, name: str, process: Process | None) -> None:
+        """A node's disk has lost something, and `process` ended over it, if it ran."""
+        self.nodes[name].harmed = True
         if process is None:
             self.checks.destroyed(name)
         else:

@@ -19,6 +19,7 @@ from meshd.workers.record import worker_key
 
 if TYPE_CHECKING:
     from meshd.testing.cluster import SimCluster
+    from meshd.testing.place import SimNode
     from meshd.testing.process import Process
 
 
@@ -48,16 +49,16 @@ class History:
     writes: list[Write] = field(default_factory=list)
 
     def promised(self) -> list[Write]:
-        """The newest acknowledged command and those after it: one of these must show. Empty: nothing must.
+        """The newest acknowledged command that is left and those after it: one of these must show.
 
-        Once the disk has lost that command, too, the copies of it and of those that it did not know of are
-        equals: no life is left that could tell which was later.
+        Empty: nothing must. Once the disk has lost that command, too, the copies of it and of those that it
+        did not know of are equals: no life is left that could tell which was later.
         """
         for at in range(len(self.writes) - 1, -1, -1):
             write = self.writes[at]
-            if write.acknowledged:
+            if write.acknowledged and not write.lost:
                 equals = [] if write.kept else write.beside
-                return [] if write.lost else self.writes[at:] + equals
+                return [each for each in self.writes[at:] + equals if not each.lost]
         return []
 
 
@@ -111,17 +112,17 @@ class Acknowledged(Invariant):
     def ended(self, process: Process) -> None:
         """What was in memory only is gone, and maybe more."""
         self._look_at_disk(process.name)
-        self._strike_off()
+        self._count_copies()
 
     def noticed(self, process: Process, level: str, event: str, fields: dict[str, object]) -> None:
         """Forgetting destroys copies, too."""
         if event == "owner_forgotten":
-            self._strike_off()
+            self._count_copies()
 
     def destroyed(self, name: str) -> None:
         """A disk went."""
         self._look_at_disk(name)
-        self._strike_off()
+        self._count_copies()
 
     def _look_at_disk(self, name: str) -> None:
         """Note what a disk that was harmed has no more."""
@@ -129,16 +130,27 @@ class Acknowledged(Invariant):
         if not place.harmed:
             return
         place.harmed = False
-        head = place.disk.content()[0].get(name)
+        head = _stored(place, name)
         for history in self.histories.values():
             if history.owner == name:
                 for write in history.writes:
                     write.kept = write.kept and head is not None and _has(head, write.dot)
 
+    def _count_copies(self) -> None:
+        self._find_again()
+        self._strike_off()
+
     def _strike_off(self) -> None:
         for history in self.histories.values():
             for write in history.writes:
                 if write.acknowledged and not write.kept and not write.lost and write.dot is not None:
+                    write.lost = not any(self._copies(history.owner, write.dot))
+
+    def _find_again(self) -> None:
+        """What was struck off may be back: out of an image, or of bytes that were on their way."""
+        for history in self.histories.values():
+            for write in history.writes:
+                if write.lost and write.dot is not None:
                     write.lost = not any(self._copies(history.owner, write.dot))
 
     def _copies(self, owner: str, dot: Dot) -> Iterator[bool]:
@@ -147,11 +159,12 @@ class Acknowledged(Invariant):
                 log = place.process.node.map.logs.get(owner)
                 yield log is not None and _has(log.head(), dot)
             else:
-                head = place.disk.content()[0].get(owner)
+                head = _stored(place, owner)
                 yield head is not None and _has(head, dot)
 
     def settled(self) -> None:
         """Hold every running owner, and everybody who shows its workers, to what was promised."""
+        self._find_again()
         for process in self.cluster.running():
             if process.config.sync.on_start == "withdraw" or process.config.health.remove_failed_workers:
                 continue
@@ -172,6 +185,11 @@ class Acknowledged(Invariant):
             self.fail(process, f"{history.url} was removed here, and is back")
         if has and worker is not None and not any(spec == worker.spec for spec in wanted):
             self.fail(process, f"{history.url} is back as it was before its last change")
+
+
+def _stored(place: SimNode, owner: str) -> LogHead | None:
+    """The head of a log on a disk, if the next start will find that log whole."""
+    return None if owner in place.disk.damaged else place.disk.content()[0].get(owner)
 
 
 def _has(head: LogHead, dot: Dot | None) -> bool:

@@ -49,6 +49,8 @@ class SimNode:
         """Whether its next life speaks as a later version of meshd would."""
         self.harmed = False
         """Whether its disk lost something that it had said to have."""
+        self.image: MemoryDisk | None = None
+        """Its disk as it was when an image of it was last kept."""
         self.write_s = 0.002
         """How long its disk takes for a transaction, in seconds."""
         self.process: Process | None = None

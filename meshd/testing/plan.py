@@ -101,7 +101,16 @@ NET: Final = {
     "slow": 1,
 }
 LIFE: Final = {"pause": 2, "resume": 3, "crash": 4, "start": 9, "stop": 1, "upgrade": 1}
-DISK: Final = {"lose_writes": 3, "tear": 3, "lose_disk": 2, "fill_disk": 1, "empty_disk": 1}
+DISK: Final = {
+    "lose_writes": 3,
+    "tear": 3,
+    "lose_disk": 2,
+    "keep_image": 3,
+    "revert_disk": 3,
+    "garble_disk": 2,
+    "fill_disk": 1,
+    "empty_disk": 1,
+}
 CLOCK: Final = {"jump": 2, "drift": 2}
 FATE: Final = {"leave": 1, "forget": 1}
 
@@ -169,6 +178,12 @@ def _health(rng: random.Random, names: list[str]) -> tuple[Arg, ...]:
     return (rng.randrange(1, 9), answer, rng.choice((None, *names)))
 
 
+def _garbled(rng: random.Random, names: list[str]) -> tuple[Arg, ...]:
+    """A node, and whose log on its disk is damaged: often its own, which is the harder case."""
+    name = rng.choice(names)
+    return (name, name if rng.random() < 0.5 else rng.choice(names))
+
+
 _ARGS: Final[dict[str, Callable[[random.Random, list[str]], tuple[Arg, ...]]]] = {
     "register": _spec,
     "replace": _spec,
@@ -196,6 +211,9 @@ _ARGS: Final[dict[str, Callable[[random.Random, list[str]], tuple[Arg, ...]]]] =
     "lose_writes": lambda rng, names: (rng.choice(names), rng.randrange(1, 20)),
     "tear": lambda rng, names: (rng.choice(names), rng.randrange(1, 40)),
     "lose_disk": _node,
+    "keep_image": _node,
+    "revert_disk": _node,
+    "garble_disk": _garbled,
     "fill_disk": _node,
     "empty_disk": _node,
     "jump": lambda rng, names: (rng.choice(names), rng.choice((-1e9, -86_400.0, -30.0, 30.0, 86_400.0))),

@@ -135,6 +135,106 @@ def test_lost_and_torn_writes_come_back_from_peers() -> None:
         assert cluster["a"].workers()[URL].spec.priority == 6
 
 
+def altered_since_an_image() -> SimCluster:
+    """Three nodes that agree; an image of `a`'s disk knows nothing of what was asked last."""
+    cluster = agreed()
+    cluster["a"].register("http://10.0.0.2:8000")
+    cluster.run_for(1)
+    cluster.keep_image("a")
+    cluster["a"].patch(URL, priority=6)
+    cluster["a"].remove("http://10.0.0.2:8000", drain=False)
+    cluster["a"].register("http://10.0.0.3:8000")
+    return cluster
+
+
+@pytest.mark.req("CRD-4", "CRD-6", "SYN-16")
+def test_a_disk_put_back_to_an_image_is_told_by_peers_what_it_missed() -> None:
+    cluster = altered_since_an_image()
+    cluster.run_for(1)
+    cluster.revert_disk("a")
+    assert not cluster["a"].up
+    cluster.isolate("a")
+    cluster.start("a")
+    cluster.run_for(1)
+    assert set(cluster["a"].workers()) == {URL, "http://10.0.0.2:8000"}
+    cluster.heal()
+    cluster.converge()
+    for node in cluster:
+        assert set(node.workers()) == {URL, "http://10.0.0.3:8000"}
+        assert node.workers()[URL].spec.priority == 6
+
+
+@pytest.mark.req("SIM-3")
+@pytest.mark.parametrize("silently", [True, False])
+def test_nobody_is_held_to_what_went_with_the_disk_that_was_put_back(silently: bool) -> None:
+    cluster = agreed()
+    cluster.isolate("a")
+    cluster.keep_image("a")
+    cluster["a"].patch(URL, priority=6)
+    cluster.run_for(1)
+    cluster.crash("a", silently=silently)  # unless the machine dies, what was sent arrives after all
+    cluster.revert_disk("a")
+    cluster.start("a")
+    cluster.heal()
+    cluster.converge()
+    shown = 50 if silently else 6
+    assert all(node.workers()[URL].spec.priority == shown for node in cluster)
+
+
+@pytest.mark.req("SYN-16")
+def test_an_old_disk_put_back_brings_what_was_lost_with_all_other_copies() -> None:
+    cluster = SimCluster(2, seed=3)
+    cluster["a"].register(URL)
+    cluster.run_for(3)
+    cluster.keep_image("a")
+    cluster.lose_disk("a")
+    cluster.lose_disk("b")
+    cluster.start("a")
+    cluster.start("b")
+    cluster.run_for(5)
+    cluster.converge()
+    assert all(node.workers() == {} for node in cluster)
+    cluster.revert_disk("a")
+    cluster.start("a")
+    cluster.converge()
+    assert all(set(node.workers()) == {URL} for node in cluster)
+
+
+def test_a_disk_of_which_no_image_was_kept_stays_as_it_is() -> None:
+    cluster = agreed()
+    cluster.revert_disk("a")
+    assert cluster["a"].up
+    assert cluster.faults == {}
+
+
+@pytest.mark.req("CRD-8", "SYN-16")
+@pytest.mark.parametrize("owner", ["a", "b"])
+def test_a_damaged_log_is_set_aside_and_comes_back_from_peers(owner: str) -> None:
+    cluster = agreed()
+    cluster[owner].patch(URL, priority=6) if owner == "a" else cluster["b"].register("http://10.0.0.2:8000")
+    cluster.run_for(1)
+    cluster.garble_disk("a", owner)
+    cluster.isolate("a")
+    cluster.start("a")
+    cluster.run_for(1)
+    assert any(f"the log of '{owner}' was left out" in line.text for line in cluster.trace.lines)
+    assert set(cluster["a"].workers()) == (set() if owner == "a" else {URL})
+    cluster.heal()
+    cluster.converge()
+    assert all(node.workers().keys() == cluster["c"].workers().keys() for node in cluster)
+    assert cluster["a"].workers()[URL].spec.priority == (6 if owner == "a" else 50)
+
+
+def test_damage_is_done_once_and_to_logs_that_are_there() -> None:
+    cluster = agreed()
+    cluster.run_for(1)
+    cluster.garble_disk("b", "a")
+    cluster.garble_disk("b", "a")
+    cluster.lose_disk("c")
+    cluster.garble_disk("c")
+    assert cluster.faults == {"damaged disk": 1, "lost disk": 1}
+
+
 @pytest.mark.req("CRD-2")
 def test_clocks_that_jump_or_drift_decide_nothing() -> None:
     cluster = agreed()
