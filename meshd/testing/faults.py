@@ -208,6 +208,29 @@ class Faults(ABC):
         self._tell(f"the copy of {owner}'s log on the disk of {name} is damaged", "damaged disk")
         self._harmed(name, process)
 
+    def clone_disk(self, source: str, target: str) -> None:
+        """Put a copy of one node's data directory in the place of another's, as a careless rollout does.
+
+        The target is crashed, if it runs. Its next `start` raises DataDirMismatch, as a data directory
+        belongs to one node name; `new_disk` is one way out.
+        """
+        place = self.nodes[target]
+        copy = self.nodes[source].disk
+        if source == target or place.stranger or not copy.transactions:
+            return
+        process = self._end(target)
+        place.disk.revert(copy)
+        self._tell(f"the disk of {target} becomes a copy of that of {source}", "cloned disk")
+        self._harmed(target, process)
+
+    def new_disk(self, name: str) -> None:
+        """Move the data directory of a node that does not run out of its way: it starts with an empty one."""
+        place = self.nodes[name]
+        if place.process is None:
+            place.disk.wipe()
+            self._tell(f"{name} is given an empty disk")
+            self._harmed(name, None)
+
     def _end(self, name: str) -> Process | None:
         """Kill a node's process, if it runs; the checks are told by `_harmed`."""
         place = self.nodes[name]

@@ -8,16 +8,18 @@ is struck off; what is not struck off must show when the cluster has come to res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from crdt.lww_map import META_REMOVED
 from crdt.types import Dot, LogHead, dot_of
 from meshd.testing.checks import Invariant
 from meshd.workers.model import WorkerSpec
 from meshd.workers.record import worker_key
 
 if TYPE_CHECKING:
+    from meshd.protocol.node import MeshNode
     from meshd.testing.cluster import SimCluster
     from meshd.testing.place import SimNode
     from meshd.testing.process import Process
@@ -130,37 +132,40 @@ class Acknowledged(Invariant):
         if not place.harmed:
             return
         place.harmed = False
-        head = _stored(place, name)
-        for history in self.histories.values():
+        found = _stored(place)
+        for key, history in self.histories.items():
             if history.owner == name:
                 for write in history.writes:
-                    write.kept = write.kept and head is not None and _has(head, write.dot)
+                    write.kept = write.kept and (found.has(name, write) or found.remembers(key, write))
 
     def _count_copies(self) -> None:
         self._find_again()
         self._strike_off()
 
     def _strike_off(self) -> None:
-        for history in self.histories.values():
-            for write in history.writes:
-                if write.acknowledged and not write.kept and not write.lost and write.dot is not None:
-                    write.lost = not any(self._copies(history.owner, write.dot))
+        self._look_for(lambda write: write.acknowledged and not write.kept and not write.lost)
 
     def _find_again(self) -> None:
         """What was struck off may be back: out of an image, or of bytes that were on their way."""
-        for history in self.histories.values():
-            for write in history.writes:
-                if write.lost and write.dot is not None:
-                    write.lost = not any(self._copies(history.owner, write.dot))
+        self._look_for(lambda write: write.lost)
 
-    def _copies(self, owner: str, dot: Dot) -> Iterator[bool]:
-        for place in self.cluster.nodes.values():
-            if place.process is not None:
-                log = place.process.node.map.logs.get(owner)
-                yield log is not None and _has(log.head(), dot)
-            else:
-                head = _stored(place, owner)
-                yield head is not None and _has(head, dot)
+    def _look_for(self, asked: Callable[[Write], bool]) -> None:
+        """Note of some writes whether a copy is left anywhere."""
+        wanted = [
+            (key, history.owner, write)
+            for key, history in self.histories.items()
+            for write in history.writes
+            if write.dot is not None and asked(write)
+        ]
+        if not wanted:
+            return
+        places = {
+            name: _stored(place) if place.process is None else _running(place.process.node)
+            for name, place in self.cluster.nodes.items()
+        }
+        for key, owner, write in wanted:
+            remembered = owner in places and places[owner].remembers(key, write)
+            write.lost = not remembered and not any(found.has(owner, write) for found in places.values())
 
     def settled(self) -> None:
         """Hold every running owner, and everybody who shows its workers, to what was promised."""
@@ -187,9 +192,46 @@ class Acknowledged(Invariant):
             self.fail(process, f"{history.url} is back as it was before its last change")
 
 
-def _stored(place: SimNode, owner: str) -> LogHead | None:
-    """The head of a log on a disk, if the next start will find that log whole."""
-    return None if owner in place.disk.damaged else place.disk.content()[0].get(owner)
+class Found(NamedTuple):
+    """What a node has, or would have if it were started now: heads of logs, and removals it remembers."""
+
+    heads: Mapping[str, LogHead]
+    removed: Mapping[str, Dot]
+
+    def has(self, owner: str, write: Write) -> bool:
+        """Whether the copy of the owner's log has taken on the write, whatever became of it since."""
+        head = self.heads.get(owner)
+        return head is not None and _has(head, write.dot)
+
+    def remembers(self, key: str, write: Write) -> bool:
+        """Whether the owner, its log gone, still knows that it removed this: that outlives a damaged log.
+
+        The removal that ends a drain has a later dot than the command.
+        """
+        removal = self.removed.get(key)
+        return write.spec is None and write.dot is not None and removal is not None and removal >= write.dot
+
+
+def _running(node: MeshNode) -> Found:
+    return Found({owner: log.head() for owner, log in node.map.logs.items()}, node.map.removed)
+
+
+def _stored(place: SimNode) -> Found:
+    """What the node's next start will find on its disk, and find whole."""
+    if place.stranger:
+        return Found({}, {})
+    heads, _, meta = place.disk.content()
+    removed = {
+        name.removeprefix(META_REMOVED): _dot(value)
+        for name, value in meta.items()
+        if name.startswith(META_REMOVED)
+    }
+    return Found({owner: heads[owner] for owner in heads.keys() - place.disk.damaged}, removed)
+
+
+def _dot(stored: bytes) -> Dot:
+    counter, nonce, seq = map(int, stored.split())
+    return counter, nonce, seq
 
 
 def _has(head: LogHead, dot: Dot | None) -> bool:

@@ -81,6 +81,12 @@ class SimNode:
             raise NotRunning(self.name)
         return self.process
 
+    @property
+    def stranger(self) -> str:
+        """The other node to whose name its disk is bound, so that it cannot start from it; "" if none."""
+        bound = self.disk.content()[2].get("node", b"").decode()
+        return "" if bound == self.name else bound
+
     # -- what it sees ----------------------------------------------------------------------------
 
     def workers(self) -> dict[str, Worker]:

@@ -108,6 +108,7 @@ DISK: Final = {
     "keep_image": 3,
     "revert_disk": 3,
     "garble_disk": 2,
+    "clone_disk": 1,
     "fill_disk": 1,
     "empty_disk": 1,
 }
@@ -214,6 +215,7 @@ _ARGS: Final[dict[str, Callable[[random.Random, list[str]], tuple[Arg, ...]]]] =
     "keep_image": _node,
     "revert_disk": _node,
     "garble_disk": _garbled,
+    "clone_disk": _two,
     "fill_disk": _node,
     "empty_disk": _node,
     "jump": lambda rng, names: (rng.choice(names), rng.choice((-1e9, -86_400.0, -30.0, 30.0, 86_400.0))),

@@ -112,7 +112,9 @@ def make_whole(cluster: SimCluster) -> None:
         place.clock.drift(1.0, cluster.now)
         cluster.resume(name)
     cluster.run_for(LEAVE_S)
-    for name in cluster.nodes:
+    for name, place in cluster.nodes.items():
+        if place.stranger:
+            cluster.new_disk(name)
         cluster.start(name)
 
 
@@ -186,6 +188,7 @@ DEEDS: Final[dict[str, Callable[..., Any]]] = {
     "keep_image": lambda cluster, name: cluster.keep_image(name),
     "revert_disk": lambda cluster, name: cluster.revert_disk(name),
     "garble_disk": lambda cluster, name, owner: cluster.garble_disk(name, owner),
+    "clone_disk": lambda cluster, source, target: cluster.clone_disk(source, target),
     "fill_disk": lambda cluster, name: cluster.fill_disk(name),
     "empty_disk": lambda cluster, name: cluster.fill_disk(name, False),
     "jump": lambda cluster, name, seconds: cluster.clock_jump(name, seconds),

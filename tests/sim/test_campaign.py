@@ -10,7 +10,7 @@ import pytest
 
 from meshd.testing import SimCluster
 from meshd.testing.campaign import main, play_seed, run
-from meshd.testing.plan import DISK, PROFILES, WORK, Plan, Step, make_plan
+from meshd.testing.plan import PROFILES, WORK, Plan, Step, make_plan
 from meshd.testing.play import DEEDS, play
 from meshd.testing.shrink import shrink
 
@@ -116,7 +116,7 @@ def test_a_violation_is_told_with_its_seed_its_steps_and_how_to_see_it_again(
         raise ZeroDivisionError("planted")
 
     monkeypatch.setitem(DEEDS, "lose_disk", broken)
-    monkeypatch.setitem(PROFILES, "disk", WORK | DISK)
+    monkeypatch.setitem(PROFILES, "disk", WORK | {"lose_disk": 5})
     code = main(["--seeds", "1", "--from", "7", "--profile", "disk", "--jobs", "1", "--out", str(tmp_path)])
     told = capsys.readouterr().out
     assert code == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshd.errors import DataDirMismatch
 from meshd.testing import WAN, Latency, SimCluster
 
 URL = "http://10.0.0.1:8000"
@@ -225,6 +226,20 @@ def test_a_damaged_log_is_set_aside_and_comes_back_from_peers(owner: str) -> Non
     assert cluster["a"].workers()[URL].spec.priority == (6 if owner == "a" else 50)
 
 
+@pytest.mark.req("CRD-6", "SIM-3")
+def test_a_removal_that_nobody_else_heard_of_outlives_the_damage_to_its_log() -> None:
+    cluster = agreed()
+    cluster.isolate("a")
+    cluster["a"].remove(URL, drain=False)
+    cluster.run_for(1)
+    cluster.crash("a", silently=True)
+    cluster.garble_disk("a")
+    cluster.heal()
+    cluster.start("a")
+    cluster.converge()
+    assert all(node.workers() == {} for node in cluster)
+
+
 def test_damage_is_done_once_and_to_logs_that_are_there() -> None:
     cluster = agreed()
     cluster.run_for(1)
@@ -233,6 +248,36 @@ def test_damage_is_done_once_and_to_logs_that_are_there() -> None:
     cluster.lose_disk("c")
     cluster.garble_disk("c")
     assert cluster.faults == {"damaged disk": 1, "lost disk": 1}
+
+
+@pytest.mark.req("SYN-2")
+def test_a_node_does_not_start_from_a_copy_of_another_nodes_data_directory() -> None:
+    cluster = agreed()
+    cluster["b"].register("http://10.0.0.2:8000")
+    cluster.run_for(1)
+    cluster.clone_disk("a", "b")
+    with pytest.raises(DataDirMismatch, match="belongs to node 'a'"):
+        cluster.start("b")
+    assert not cluster["b"].up
+    cluster.new_disk("b")
+    cluster.start("b")
+    cluster.converge()
+    assert all(set(node.workers()) == {URL, "http://10.0.0.2:8000"} for node in cluster)
+    assert cluster["b"].workers()[URL].origin == "mesh"
+
+
+@pytest.mark.req("SIM-3")
+def test_a_copy_that_its_node_cannot_start_from_is_no_copy() -> None:
+    cluster = SimCluster(2, seed=5)
+    cluster["b"].register(URL)
+    cluster.run_for(3)
+    cluster.clone_disk("a", "b")
+    cluster.lose_disk("a")
+    cluster.new_disk("b")
+    cluster.start("a")
+    cluster.start("b")
+    cluster.converge()
+    assert all(node.workers() == {} for node in cluster)
 
 
 @pytest.mark.req("CRD-2")
