@@ -301,6 +301,9 @@ class Connections:
             return
         if row.name in self.open:
             return  # its own word comes over its own connection
+        member = self._members.get(row.name)
+        if member is not None and member.row == row:
+            return  # known already: most neighbours bring the same
         self._member_changed(self._members.rumour(row, now))
         member = self._members.get(row.name)
         if member is not None and member.state != LEFT and member.address != self.address:

@@ -30,10 +30,11 @@ PORT = 7390
 class Way:
     """One direction between two hosts, and what is wrong with it."""
 
-    __slots__ = ("cut", "latency", "reset_rate", "rng", "stalled")
+    __slots__ = ("_rng", "_seed", "cut", "latency", "reset_rate", "stalled")
 
-    def __init__(self, rng: random.Random) -> None:
-        self.rng = rng
+    def __init__(self, seed: str) -> None:
+        self._seed = seed
+        self._rng: random.Random | None = None
         self.cut = False
         """Nothing gets through, new connections neither."""
         self.stalled = False
@@ -42,6 +43,13 @@ class Way:
         """None: the network's."""
         self.reset_rate = 0.0
         """Share of frames at which the connection is reset instead."""
+
+    @property
+    def rng(self) -> random.Random:
+        """Decides what chance decides here; made when it is first asked, which most ways never are."""
+        if self._rng is None:
+            self._rng = random.Random(self._seed)
+        return self._rng
 
     @property
     def blocked(self) -> bool:
@@ -122,7 +130,7 @@ class Network:
         """The direction from one host to another."""
         found = self._ways.get((source, target))
         if found is None:
-            found = self._ways[source, target] = Way(random.Random(f"{self._seed}/{source}>{target}"))
+            found = self._ways[source, target] = Way(f"{self._seed}/{source}>{target}")
         return found
 
     def release(self) -> None:
