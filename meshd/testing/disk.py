@@ -55,6 +55,11 @@ class SimPersister:
         else:
             self._flushes.append((self._submitted, action))
 
+    @property
+    def idle(self) -> bool:
+        """Whether the disk has all that was submitted."""
+        return self._committed >= self._submitted
+
     def _start(self) -> None:
         self._writing, self._waiting = self._waiting, OpFold()
         self._writing_durably, self._durable = self._durable, False
