@@ -13,9 +13,11 @@ from crdt.hashing import MASK, content_leaf, log_leaf
 from crdt.types import KEY, SEQ, VALUE
 from meshd.testing.checks import Invariant
 from meshd.workers.record import PREFIX, RecordError, decode_record
+from meshd.workers.registry import Filter
 
 if TYPE_CHECKING:
     from meshd.testing.process import Process
+    from meshd.workers.worker import Worker
 
 
 def differences(groups: Iterable[list[Process]]) -> list[str]:
@@ -49,8 +51,8 @@ def _stand(process: Process, owner: str) -> object:
 
 
 def _registry_differs(process: Process) -> list[str]:
-    """Compare the registry with what the map shows, claim by claim."""
-    claims: dict[str, set[str]] = {}
+    """Compare the registry with what the map shows, claim by claim, each with its record."""
+    claims: dict[str, dict[str, bytes]] = {}
     for key in process.node.map.visible_keys(PREFIX):
         found = process.node.map.visible(key)
         if found is None or not found.readable:
@@ -59,7 +61,7 @@ def _registry_differs(process: Process) -> list[str]:
             url = decode_record(found.value).spec.url
         except RecordError:
             continue
-        claims.setdefault(url, set()).add(found.owner)
+        claims.setdefault(url, {})[found.owner] = found.value
     problems = []
     workers = {worker.url: worker for worker in process.plane.registry}
     for url in sorted(claims.keys() | workers.keys()):
@@ -67,12 +69,20 @@ def _registry_differs(process: Process) -> list[str]:
         if worker is None:
             problems.append(f"{process.name} does not list {url}")
             continue
-        listed = {claim.owner for claim in worker.claims} | ({process.name} if worker.is_local else set())
-        if listed != claims.get(url, set()):
-            problems.append(
-                f"{process.name} lists {url} as of {sorted(listed)}, the map of {sorted(claims.get(url, ()))}"
-            )
+        shown, listed = claims.get(url, {}), _listed(process, worker)
+        if listed.keys() != shown.keys():
+            problems.append(f"{process.name} lists {url} as of {sorted(listed)}, the map of {sorted(shown)}")
+        elif stale := sorted(owner for owner in shown if listed[owner] != shown[owner]):
+            problems.append(f"{process.name} lists {url} of {', '.join(stale)} as it was before")
     return problems
+
+
+def _listed(process: Process, worker: Worker) -> dict[str, bytes | None]:
+    """Owner -> record of all claims that a worker stands for, and are to be seen by others."""
+    listed: dict[str, bytes | None] = {claim.owner: claim.value for claim in worker.claims}
+    if worker.is_local and (worker.reachable or process.plane.settings.publish_loopback):
+        listed[process.name] = worker.value
+    return listed
 
 
 class MapsAddUp(Invariant):
@@ -102,7 +112,7 @@ class MapsAddUp(Invariant):
 
 
 class RegistriesAreWhole(Invariant):
-    """Every worker stands under its URL, its id and its model in the registry, and nothing else does."""
+    """Every worker stands under its URL, its ids and its terms, and shows what its record or claim says."""
 
     name = "registries_are_whole"
 
@@ -117,3 +127,55 @@ class RegistriesAreWhole(Invariant):
                 for id in ids:
                     if registry.get(id) is not worker:
                         self.fail(process, f"{worker.url} is not found by its id {id}")
+                self._look_at_terms(process, worker)
+                self._look_at_record(process, worker)
+            listed = sum(registry.count("origin", origin) for origin in ("local", "mesh"))
+            if listed != len(registry):
+                self.fail(process, f"{listed} workers are indexed, of {len(registry)}")
+
+    def _look_at_terms(self, process: Process, worker: Worker) -> None:
+        """Ask for lists in which the worker must be."""
+        spec = worker.spec
+        asked = [
+            Filter(status=worker.status, origin=worker.origin, owner=worker.owner),
+            Filter(type=spec.worker_type, mode=spec.connection_mode, runtime=spec.runtime_type),
+        ]
+        asked += [Filter(model=name) for card in spec.models for name in (card.id, *card.aliases)]
+        for terms in asked:
+            if worker not in process.plane.registry.list(terms).workers:
+                self.fail(process, f"{worker.url} is not listed where it belongs: {terms}")
+        if (worker in process.plane.registry.ready()) != (worker.status == "ready"):
+            self.fail(process, f"{worker.url} is {worker.status}, and the list of ready workers is wrong")
+
+    def _look_at_record(self, process: Process, worker: Worker) -> None:
+        """A local worker publishes what it is; an import is what its claim says, and no better than due."""
+        claim = worker.serving
+        value = worker.value if claim is None else claim.value
+        if value is None:
+            self.fail(process, f"{worker.url} has no record")
+            return
+        record = decode_record(value)
+        if record.spec != worker.spec:
+            self.fail(process, f"{worker.url} is served as {worker.spec}, its record says {record.spec}")
+        if claim is not None:
+            due = _import_status(process, worker, record.status)
+            if worker.status != due:
+                self.fail(process, f"{worker.url} is {worker.status} here, and ought to be {due}")
+        elif record.status not in (worker.status, worker.held_word):
+            self.fail(process, f"{worker.url} is {worker.status}, its record says {record.status}")
+
+
+_BEST_FIRST = ("ready", "pending", "not_ready", "draining", "failed")
+
+
+def _import_status(process: Process, worker: Worker, word: str) -> str:
+    """The status that an import is due: of its owner's word and own checks the worse one (SYN-5).
+
+    An owner that is gone has no word any more, unless it was that the worker drains.
+    """
+    own = worker.health.status if worker.checked else "ready"
+    if word == "draining":
+        return "failed" if own == "failed" else word
+    if worker.checked and process.node.owner_state(worker.owner) not in ("alive", "suspect"):
+        return own
+    return max(word, own, key=_BEST_FIRST.index)

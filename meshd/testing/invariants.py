@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 
 class ReplicasAreStates(Invariant):
-    """A replica at (gen, max) holds what its owner's log held there: no seq is used twice or made up."""
+    """A replica at (gen, max) holds what its owner's log held there: no seq is used twice or made up.
+
+    And no gen is written under by two lives of its owner: what one lost, the other would use again.
+    """
 
     name = "replicas_hold_what_owners_wrote"
 
     def __init__(self, cluster: SimCluster) -> None:
         super().__init__(cluster)
         self._states: dict[tuple[str, Gen, int], int] = {}
+        self._lives: dict[tuple[str, Gen], int] = {}
 
     def started(self, process: Process) -> None:
         """What the disk gave back must be a state, too."""
@@ -41,6 +45,10 @@ class ReplicasAreStates(Invariant):
         for op in ops:
             if isinstance(op, PutLog | ReplaceLog):
                 self._compare(process, op.head)
+                if op.head.owner == process.name:
+                    life = self._lives.setdefault((process.name, op.head.gen), process.life)
+                    if life != process.life:
+                        self.fail(process, f"{op.head.gen} is written under, the gen of life {life}")
 
     def _compare(self, process: Process, head: LogHead) -> None:
         at = (head.owner, head.gen, head.max)
@@ -236,7 +244,7 @@ class VectorsTellTheTruth(Invariant):
 
 
 class RoutableMeansChecked(Invariant):
-    """An import becomes routable only if own checks speak for it, and while its owner says ready."""
+    """A worker becomes routable only if own checks speak for it; an import, while its owner says ready."""
 
     name = "a_dead_worker_is_never_revived"
 
@@ -254,13 +262,16 @@ class RoutableMeansChecked(Invariant):
         self._failed[at] = 0 if cause is None else self._failed.get(at, 1_000) + 1
 
     def worker_event(self, process: Process, event: Event) -> None:
-        """Look at every import that becomes routable."""
+        """Look at every worker that becomes routable."""
         worker = event.worker
-        if worker is None or worker.is_local or not worker.is_ready:
-            return
-        if event.kind not in ("registered", "status_changed"):
+        if worker is None or not worker.is_ready or event.kind not in ("registered", "status_changed"):
             return
         failures = self._failed.get((process.name, process.life, worker.url), 1_000)
+        if worker.is_local:
+            unchecked = worker.spec.health or process.config.health.disable_health_check
+            if failures and not unchecked:
+                self.fail(process, f"{worker.url} is routed to, and passed no check of its owner")
+            return
         if worker.checked and failures >= process.config.health.failure_threshold:
             self.fail(process, f"{worker.url} is routed to, and own checks do not speak for it")
         word = worker.owner_word

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
+from crdt import lww_map, merge
 from crdt.persist import PutLog
 from meshd.protocol import ownership
 from meshd.protocol.effects import KeysChanged, Persist
@@ -14,9 +16,13 @@ from meshd.testing import INVARIANTS, SimCluster, Violation
 from meshd.testing.disk import SimPersister
 from meshd.testing.plan import Plan, Step
 from meshd.testing.play import play
-from meshd.workers import claims
+from meshd.workers import claims, commands
+from meshd.workers.core import Core
+from meshd.workers.health_machine import HealthState
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.record import worker_key
+from meshd.workers.sync import Sync
+from meshd.workers.worker import Claim, Worker
 
 URL = "http://10.0.0.1:8000"
 
@@ -116,6 +122,19 @@ def test_routing_by_the_owners_word_alone_is_noticed(monkeypatch: pytest.MonkeyP
     objects("a_dead_worker_is_never_revived", act)
 
 
+def test_a_local_worker_that_is_routed_to_unchecked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "initial", lambda settings, now: HealthState("ready", now))
+    cluster = SimCluster(1, seed=20)
+    objects("a_dead_worker_is_never_revived", lambda: cluster["a"].register(URL))
+
+
+def test_a_gen_of_a_former_life_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = three()
+    monkeypatch.setattr(merge, "next_gen", lambda log, gen: log)
+    monkeypatch.setattr(lww_map, "next_gen", lambda log, gen: log)
+    objects("replicas_hold_what_owners_wrote", lambda: cluster.restart("a"))
+
+
 def test_a_frame_that_no_correct_node_sends_is_noticed() -> None:
     cluster = three()
     end = next(cluster.network.ends_of(cluster["a"].running))
@@ -147,6 +166,59 @@ def test_a_worker_that_its_registry_does_not_find_is_noticed() -> None:
     cluster["a"].register(URL)
     cluster["a"].plane.registry._url_of.clear()
     objects("registries_are_whole", cluster.converge)
+
+
+def test_a_worker_that_is_not_listed_by_model_and_status_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = SimCluster(1, seed=21)
+    cluster["a"].register(URL, models=[{"id": "m", "aliases": ["n"]}])
+    cluster.run_for(3)
+    cluster.converge()
+    index = cluster["a"].plane.registry._index
+    with monkeypatch.context() as patch:
+        patch.setitem(index._urls["model"], "n", {})
+        objects("registries_are_whole", cluster.converge)
+    with monkeypatch.context() as patch:
+        patch.setitem(index._urls["status"], "ready", {})
+        objects("registries_are_whole", cluster.converge)
+    cluster.converge()
+
+
+def test_an_import_that_is_served_as_it_was_before_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Core.import_of
+
+    def stale(self: Core, url: str, claims: tuple[Claim, ...], old: Worker | None, now: float) -> Worker:
+        worker = made(self, url, claims, old, now)
+        return worker if old is None else replace(worker, spec=old.spec)
+
+    monkeypatch.setattr(Core, "import_of", stale)
+    cluster = three()
+    cluster["a"].patch(URL, priority=7)
+    cluster.run_for(2)
+    objects("registries_are_whole", cluster.converge)
+
+
+def test_an_import_whose_owner_came_or_went_unnoticed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WorkerPlane, "owner_changed", lambda self, owner, now: None)
+    monkeypatch.setattr(WorkerPlane, "mark_all", lambda self, now: None)
+    cluster = SimCluster(2, seed=22, settings={"health.check_interval_secs": 3600})
+    cluster.set_health(URL, "fail", seen_by="a")
+    cluster["a"].register(URL)
+    cluster.run_for(3)
+    cluster.converge()
+    assert cluster["b"].routable() == set()
+    cluster.crash("a")
+    cluster.run_for(25)
+    assert cluster["b"].members() == {"a": "down"}
+    objects("registries_are_whole", cluster.converge)
+
+
+def test_a_claim_that_is_not_brought_up_to_date_keeps_nodes_from_agreeing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = three()
+    monkeypatch.setattr(Sync, "_take", lambda self, claim, now: None)
+    cluster["a"].patch(URL, priority=7)
+    objects("replicas_that_can_talk_converge", cluster.converge)
 
 
 def test_changes_that_only_the_reconcile_pass_finds_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
