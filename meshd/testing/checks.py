@@ -33,7 +33,7 @@ class Violation(AssertionError):
 
 
 class Invariant:
-    """One thing that must hold throughout. A subclass overrides what it wants to be told of."""
+    """One thing that must hold throughout. A subclass has a `name`, and overrides what it wants to hear."""
 
     name = ""
 
@@ -99,7 +99,11 @@ class Checks:
     """All invariants of a cluster."""
 
     def __init__(self, invariants: Iterable[Invariant]) -> None:
-        self.invariants = {invariant.name: invariant for invariant in invariants}
+        self.invariants: dict[str, Invariant] = {}
+        for invariant in invariants:
+            if not invariant.name or invariant.name in self.invariants:
+                raise ValueError(f"{type(invariant).__name__} needs a `name` that no other invariant has")
+            self.invariants[invariant.name] = invariant
         self._wants: dict[str, list[Callable[..., Any]]] = {
             hook: [
                 getattr(invariant, hook)

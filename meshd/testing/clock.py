@@ -37,7 +37,9 @@ class SimClock:
         self._wall_ms += seconds * 1000
 
     def drift(self, rate: float, time: float) -> None:
-        """Let both clocks run at `rate` (1.0 is right) from `time` on."""
+        """Let both clocks run at `rate` (1.0 is right) from `time` on. Raises ValueError unless above 0."""
+        if not rate > 0:
+            raise ValueError(f"a clock cannot run at {rate:g}; to stop a process, pause it")
         self._monotonic = self.monotonic(time)
         self._wall_ms += (time - self._time) * self._rate * 1000
         self._time = time

@@ -6,7 +6,7 @@ observing node beats what is said for all.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from meshd.workers.urls import normalise_url
 
@@ -31,7 +31,12 @@ class HealthScript:
         self._asked: dict[tuple[str, str], int] = {}
 
     def set(self, url: str, answer: Answer, seen_by: str | None = None) -> None:
-        """Let a worker answer so from now on: to everybody, or to the node `seen_by` alone."""
+        """Let a worker answer so from now on: to everybody, or to the node `seen_by` alone.
+
+        Raises ValueError for an answer that is none, BadRequest for a URL that is none.
+        """
+        if answer not in get_args(Answer):
+            raise ValueError(f"a worker can answer {', '.join(get_args(Answer))}, not {answer!r}")
         url = normalise_url(url)
         if seen_by is None:
             self._all[url] = answer

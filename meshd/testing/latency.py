@@ -23,6 +23,11 @@ class Latency:
     median_s: float = 0.001
     spread: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Refuse what would let frames arrive before they were sent."""
+        if not (self.median_s >= 0 and self.spread >= 0):
+            raise ValueError(f"a latency cannot be {self.median_s:g} s ~{self.spread:g}: both are 0 or more")
+
     def sample(self, rng: random.Random) -> float:
         """The delay of one frame, at most LONGEST_S."""
         if not self.spread:

@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Settle the seed."""
     wanted = str(config.getoption("--mesh-seed"))
-    if wanted != "random" and not wanted.isdigit():
+    if wanted != "random" and not (wanted.isascii() and wanted.isdigit()):
         raise pytest.UsageError("--mesh-seed takes a number or 'random'")
     config.stash[_SEED] = random.SystemRandom().randrange(10**6) if wanted == "random" else int(wanted)
 
@@ -51,7 +51,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def mesh_cluster(request: pytest.FixtureRequest) -> Callable[..., SimCluster]:
     """Make simulated clusters: `mesh_cluster(3, settings={...})`, with the arguments of `SimCluster`.
 
-    The seed is that of the run unless one is given.
+    The seed is that of the run unless one is given. For a cluster that outlives a test, make a `SimCluster`.
     """
     made = request.node.stash.setdefault(_CLUSTERS, [])
 
@@ -75,7 +75,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show a failed test's clusters with it."""
     report = yield
-    if report.when == "call" and report.failed:
+    if report.when in ("setup", "call") and report.failed:
         for cluster in item.stash.get(_CLUSTERS, []):
             lines = "\n".join(str(line) for line in cluster.trace.lines[-LINES:])
             title = f"simulated cluster, seed {cluster.seed}, at {cluster.now:.3f} s"

@@ -48,6 +48,8 @@ from meshd.workers.urls import normalise_url
 from meshd.workers.worker import Worker
 
 LOOK_EVERY_S = 0.05
+LINES_TOLD = 40
+"""Lines of the trace that are shown with what a scenario raised."""
 
 
 class ScriptedChecker:
@@ -177,7 +179,9 @@ class TrioCluster:
     """The cluster; made by `run_seeded`."""
 
     def __init__(self, nodes: int | Iterable[str], seed: int, settings: Mapping[str, object]) -> None:
-        names = [chr(ord("a") + number) for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        names = [_name(number) for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        if not names:
+            raise ValueError("a cluster has at least one node")
         self.seed = seed
         self.trace = Trace()
         self.health = HealthScript()
@@ -187,6 +191,8 @@ class TrioCluster:
         self._began = 0.0
 
     def __getitem__(self, name: str) -> TrioNode:
+        if name not in self.nodes:
+            raise ValueError(f"there is no node {name!r}; there are {', '.join(self.nodes)}")
         return self.nodes[name]
 
     def wall_ms(self) -> int:
@@ -205,7 +211,9 @@ class TrioCluster:
             await self.start(name)
 
     async def start(self, name: str) -> None:
-        """Start a node; it joins all others."""
+        """Start a node, unless it runs; it joins all others."""
+        if self[name].up:
+            return
         self.note(CLUSTER, "cluster", f"start {name}")
         await self.nursery.start(self.nodes[name].live, [other for other in self.nodes if other != name])
 
@@ -235,7 +243,7 @@ class TrioCluster:
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Let nodes reach only those of their group; those that are not named form one of their own."""
-        sides = [list(group) for group in groups]
+        sides = [[self[name].name for name in group] for group in groups]
         sides.append([name for name in self.nodes if not any(name in side for side in sides)])
         self.note(CLUSTER, "fault", f"partition {' | '.join(','.join(side) for side in sides)}")
         for number, side in enumerate(sides):
@@ -285,19 +293,25 @@ def run_seeded(
 ) -> Trace:
     """Run a scenario under trio so that the seed alone decides what happens; returns the trace.
 
-    Not to be called while trio runs. Log lines of the nodes go into the trace and nowhere else.
+    Not to be called while trio runs. Log lines of the nodes go into the trace and nowhere else. What the
+    scenario raises is raised as it is, with the last lines of the trace in a note.
     """
     from trio._core import _run
 
     cluster = TrioCluster(nodes, seed, settings or {})
 
+    raised: list[Exception] = []
+
     async def main() -> None:
         async with trio.open_nursery() as cluster.nursery:
-            await cluster.begin()
-            await scenario(cluster)
+            try:
+                await cluster.begin()
+                await scenario(cluster)
+            except Exception as error:
+                raised.append(error)  # not out of the nursery, which would wrap it into a group
             cluster.nursery.cancel_scope.cancel()
 
-    was = _run._ALLOW_DETERMINISTIC_SCHEDULING
+    was, chance = _run._ALLOW_DETERMINISTIC_SCHEDULING, _run._r.getstate()
     configured = structlog.get_config()
     structlog.configure(processors=[cluster.note_log], cache_logger_on_first_use=False)
     _run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]  # a constant that exists to be set by tests
@@ -306,5 +320,14 @@ def run_seeded(
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
     finally:
         _run._ALLOW_DETERMINISTIC_SCHEDULING = was  # type: ignore[misc]  # as above
+        _run._r.setstate(chance)
         structlog.configure(**configured)
+    for error in raised:
+        last = "\n".join(map(str, cluster.trace.lines[-LINES_TOLD:]))
+        error.add_note(f"simulated cluster under trio, seed {seed}:\n{last}")
+        raise error
     return cluster.trace
+
+
+def _name(number: int) -> str:
+    return chr(ord("a") + number) if number < 26 else f"n{number}"

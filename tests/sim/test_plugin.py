@@ -9,6 +9,16 @@ from pathlib import Path
 import pytest
 
 TEST = """
+import pytest
+
+@pytest.fixture
+def routed(mesh_cluster):
+    cluster = mesh_cluster(1, seed=8)
+    cluster.run_until(lambda: cluster["a"].routable(), 1)
+
+def test_whose_fixture_fails(routed):
+    pass
+
 def test_that_fails(mesh_cluster):
     cluster = mesh_cluster(2)
     cluster["a"].register("http://10.0.0.1:8000")
@@ -41,7 +51,8 @@ def run_pytest(folder: Path, *options: str) -> str:
 @pytest.mark.req("SIM-4")
 def test_a_failed_test_is_shown_with_the_seed_and_what_happened(tmp_path: Path) -> None:
     told = run_pytest(tmp_path)
-    assert "1 failed, 1 passed" in told
+    assert "1 failed, 1 passed, 1 error" in told
+    assert "simulated cluster, seed 8, at 1.000 s" in told
     assert "simulated cluster, seed 0, at 1.000 s" in told
     assert "command  register http://10.0.0.1:8000" in told
 
