@@ -26,14 +26,13 @@ def sim() -> None:
 def replay(ctx: click.Context, file: Path, everything: bool, since: float, width: int) -> None:
     """Play a replay file again and show the timeline, a column for each node.
 
-    Exit code 0 if all invariants held, 1 if one did not.
+    Exit code 0 if all invariants held, 1 if one did not, 2 for a file that cannot be played.
     """
-    from meshd.testing.plan import Plan
+    from meshd.testing.replay import read, report
     from meshd.testing.replay import replay as play
-    from meshd.testing.replay import report
 
     try:
-        plan = Plan.read(file)
+        plan = read(file)
     except (OSError, ValueError) as error:
         raise click.BadParameter(f"{file}: {error}", param_hint="FILE") from None
     outcome = play(plan)

@@ -2,7 +2,7 @@
 
 Plays a plan for every seed, on several processes. A violation is shrunk to the few steps that matter, written
 as a replay file, and told with its seed and the command that replays it. The last line is one summary. Exit
-code 0 if all invariants held, 1 if one did not.
+code 0 if all invariants held, 1 if one did not, 130 if it was interrupted (the summary is told all the same).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ class Summary:
     slowest_s: float = 0.0
     slowest_seed: int = 0
     took_s: float = 0.0
+    interrupted: bool = False
 
     def add(self, result: Result) -> None:
         """Count one seed."""
@@ -112,12 +114,15 @@ def run(
     """Play all seeds; tells violations as they come. Ends early after `patience_s` seconds, unless 0."""
     summary = Summary(profile)
     began = time.monotonic()
-    for result in _results(seeds, partial(play_seed, profile=profile, nodes=nodes), jobs):
-        summary.add(result)
-        if result.invariant:
-            _tell(result, profile, nodes, summary.violations[result.invariant], out, say)
-        if patience_s and time.monotonic() - began > patience_s:
-            break
+    try:
+        for result in _results(seeds, partial(play_seed, profile=profile, nodes=nodes), jobs):
+            summary.add(result)
+            if result.invariant:
+                _tell(result, profile, nodes, summary.violations[result.invariant], out, say)
+            if patience_s and time.monotonic() - began > patience_s:
+                break
+    except KeyboardInterrupt:
+        summary.interrupted = True
     summary.took_s = time.monotonic() - began
     return summary
 
@@ -126,19 +131,26 @@ def _results(seeds: Iterable[int], one: partial[Result], jobs: int) -> Iterator[
     if jobs == 1:
         yield from map(one, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, _leave_interrupts_to_the_parent) as pool:
         yield from pool.imap_unordered(one, seeds, chunksize=4)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _tell(result: Result, profile: str, nodes: int, number: int, out: Path, say: TextIO) -> None:
     say.write(f"\nseed {result.seed}: {result.told}\n")
     if number > SHRINKS:
-        say.write(f"  again: make sim SEEDS=1 FROM={result.seed} PROFILE={profile}\n")
+        say.write(f"  again: make sim SEEDS=1 FROM={result.seed} PROFILE={profile} NODES={nodes}\n")
         return
     plan, told = shrink_seed(result.seed, profile, nodes, result.invariant)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / f"{profile}-{result.seed}.json"
-    path.write_text(plan.to_json(told), encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path.write_text(plan.to_json(told), encoding="utf-8")
+    except OSError as error:
+        say.write(f"  no replay file: {error}\n")
     say.write(f"  shrunk to {len(plan.steps)} steps on {plan.nodes} nodes: {told}\n")
     for step in plan.steps:
         say.write(f"    {step}\n")
@@ -151,14 +163,14 @@ def _tell(result: Result, profile: str, nodes: int, number: int, out: Path, say:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m meshd.testing.campaign", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many seeds (100)")
+    parser.add_argument("--seeds", type=_number(1), default=100, metavar="N", help="how many seeds (100)")
     parser.add_argument(
-        "--from", type=int, default=None, dest="first", metavar="S", help="the first; else a fresh one"
+        "--from", type=_number(0), default=None, dest="first", metavar="S", help="the first; else a fresh one"
     )
     parser.add_argument("--profile", default="all", choices=sorted(PROFILES), help="what may happen (all)")
-    parser.add_argument("--nodes", type=int, default=5, metavar="N", help="nodes of the cluster (5)")
+    parser.add_argument("--nodes", type=_number(2, 26), default=5, metavar="N", help="2 to 26 nodes (5)")
     parser.add_argument(
-        "--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), metavar="N", help="processes"
+        "--jobs", type=_number(1), default=max(1, (os.cpu_count() or 2) // 2), metavar="N", help="processes"
     )
     parser.add_argument(
         "--out", type=Path, default=Path(".sim"), metavar="DIR", help="for replay files (.sim)"
@@ -170,7 +182,21 @@ def main(arguments: list[str] | None = None) -> int:
     seeds = range(first, first + args.seeds)
     summary = run(seeds, args.profile, args.nodes, args.jobs, args.out, sys.stdout)
     sys.stdout.write(f"{summary}\n")
-    return 1 if summary.violations else 0
+    return 130 if summary.interrupted else 1 if summary.violations else 0
+
+
+def _number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Read a number of the command line, from `least` to `most`."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if number < least or (most is not None and number > most):
+            allowed = f"{least} or more" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{number} is not {allowed}")
+        return number
+
+    read.__name__ = "number"  # as it is called in the parser's own messages
+    return read
 
 
 if __name__ == "__main__":

@@ -134,3 +134,42 @@ def test_a_campaign_counts_what_it_did() -> None:
     assert result.node_seconds > 3 * 60
     assert result.events > 1000
     assert sum(result.faults.values()) > 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--seeds", "0"], ["--nodes", "1"], ["--nodes", "27"], ["--jobs", "0"], ["--profile", "nonsense"]],
+)
+def test_what_cannot_be_played_is_a_usage_error(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 2
+    assert options[1] in capsys.readouterr().err
+
+
+def test_a_campaign_that_is_interrupted_tells_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(cluster: SimCluster) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(DEEDS, "heal", interrupted)
+    options = ["--seeds", "9", "--from", "1", "--nodes", "2", "--profile", "net", "--jobs", "1"]
+    assert main([*options, "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().out.splitlines()[-1].startswith("sim: profile net, 0 seeds")
+
+
+def test_a_violation_is_told_also_where_no_replay_file_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(cluster: SimCluster, *args: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setitem(DEEDS, "register", broken)
+    (tmp_path / "file").touch()
+    told = io.StringIO()
+    assert run([1], "quiet", 2, 1, tmp_path / "file" / "out", told).violations
+    assert "no replay file: " in told.getvalue()
+    assert "register" in told.getvalue()
