@@ -277,7 +277,9 @@ class Connections:
             session.pongs.append(beat.token)
             self._wake(session.conn)
         for row in beat.members:
-            self._heard_member(session, row, now)
+            known = self._members.get(row.name)
+            if known is None or known.row != row:  # else most neighbours bring the same
+                self._heard_member(session, row, now)
         session.digest = beat.digest
         if beat.peers is not None:
             peers = frozenset(beat.peers)
@@ -301,9 +303,6 @@ class Connections:
             return
         if row.name in self.open:
             return  # its own word comes over its own connection
-        member = self._members.get(row.name)
-        if member is not None and member.row == row:
-            return  # known already: most neighbours bring the same
         self._member_changed(self._members.rumour(row, now))
         member = self._members.get(row.name)
         if member is not None and member.state != LEFT and member.address != self.address:

@@ -7,6 +7,7 @@ An address that turns out to lead to this node itself, or to a node that is conn
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,12 +22,13 @@ GOSSIP_DIALS_PER_S = 50.0
 GOSSIP_HEAD_START_S = 0.5
 """Of two nodes that hear of each other by gossip, the one with the greater name dials this much later."""
 MAX_ADDRESSES = 16_384
+NEVER = float("inf")
 
 
 @dataclass(slots=True)
 class _Target:
     source: str
-    next_at: float
+    next_at: float = NEVER
     failures: int = 0
     busy: bool = False
     last_error: str = ""
@@ -40,8 +42,8 @@ class Dialer:
         self._rng = rng
         self._targets: dict[str, _Target] = {}
         self._own: set[str] = set()
-        self._soonest = float("inf")
-        """Before this, no attempt is due; it may be too early, never too late."""
+        self._schedule: list[tuple[float, str]] = []
+        """A heap of (when, address); what was planned anew since, or is busy, is passed over."""
 
     def add(self, addresses: Iterable[str], source: str, now: float, delay_s: float = 0.0) -> None:
         """Make addresses known; those known already keep their schedule, unless they were to wait longer."""
@@ -49,14 +51,15 @@ class Dialer:
             target = self._targets.get(address)
             if target is not None:
                 if not (target.busy or target.failures or target.leads_to):
-                    self._plan(target, min(target.next_at, now + delay_s))
+                    self._plan(address, target, min(target.next_at, now + delay_s))
             elif address and len(self._targets) < MAX_ADDRESSES:
-                target = self._targets[address] = _Target(source, now + delay_s)
-                self._plan(target, target.next_at)
+                target = self._targets[address] = _Target(source)
+                self._plan(address, target, now + delay_s)
 
-    def _plan(self, target: _Target, at: float) -> None:
-        target.next_at = at
-        self._soonest = min(self._soonest, at)
+    def _plan(self, address: str, target: _Target, at: float) -> None:
+        if target.next_at != at:
+            target.next_at = at
+            heapq.heappush(self._schedule, (at, address))
 
     def retry_now(self, addresses: Iterable[str], now: float) -> None:
         """Somebody asked for these addresses by hand: try them at once."""
@@ -65,21 +68,21 @@ class Dialer:
             if target is not None:
                 target.failures = 0
                 self._own.discard(address)
-                self._plan(target, now)
+                self._plan(address, target, now)
 
     def due(self, now: float, connected: Container[str]) -> list[str]:
         """Addresses to dial now. Those that lead to a node in `connected` (names) are skipped for a while."""
         due: list[str] = []
-        if now < self._soonest:
-            return due
-        self._soonest = float("inf")
-        for address, target in self._targets.items():
+        while self._schedule and self._schedule[0][0] <= now:
+            at, address = heapq.heappop(self._schedule)
+            target = self._targets.get(address)
+            if target is None or target.next_at != at:
+                continue
+            target.next_at = NEVER
             if target.busy or address in self._own:
                 continue
-            if target.next_at > now:
-                self._plan(target, target.next_at)
-            elif target.leads_to and target.leads_to in connected:
-                self._plan(target, now + LONGEST_PAUSE_S)
+            if target.leads_to and target.leads_to in connected:
+                self._plan(address, target, now + LONGEST_PAUSE_S)
             else:
                 target.busy = True
                 due.append(address)
@@ -96,7 +99,7 @@ class Dialer:
             longest = max(longest, len(self._targets) / GOSSIP_DIALS_PER_S)
         pause = min(longest, FIRST_PAUSE_S * 2.0 ** min(target.failures, 12))
         target.failures += 1
-        self._plan(target, now + pause * (0.5 + self._rng.random()))
+        self._plan(address, target, now + pause * (0.5 + self._rng.random()))
         news = reason != target.last_error
         target.last_error = reason
         return news
@@ -116,7 +119,7 @@ class Dialer:
         target = self._targets.get(address)
         if target is not None:
             target.busy = False
-            self._plan(target, now + LONGEST_PAUSE_S * (0.5 + self._rng.random()))
+            self._plan(address, target, now + LONGEST_PAUSE_S * (0.5 + self._rng.random()))
 
     def drop(self, address: str) -> None:
         """Stop dialling an address that only gossip knew."""
@@ -126,7 +129,7 @@ class Dialer:
 
     def next_deadline(self) -> float | None:
         """When to look for the next attempt that is due, or None."""
-        return None if self._soonest == float("inf") else self._soonest
+        return self._schedule[0][0] if self._schedule else None
 
     def addresses(self) -> dict[str, tuple[str, str]]:
         """Address -> (source, last error), for status pages."""

@@ -15,6 +15,8 @@ from crdt.persist import PutMeta, StoreOp
 
 LONGEST_STEP_S = 5.0
 """No single tick adds more than this: a process that was stopped observed nothing meanwhile."""
+SHORTEST_STEP_S = 0.25
+"""Ages are looked at this often at most: ticks come for many reasons, and there may be many owners."""
 PERSIST_EVERY_S = 60.0
 FORGET_PREFIX = "forget:"
 """Multi-writer keys `forget:<owner>` with the gen counter up to which every node forgets that owner."""
@@ -85,7 +87,9 @@ class Forgetting:
 
     def tick(self, now: float, connected: bool, alive: Container[str]) -> list[str]:
         """Let time pass; returns the owners that are due to be forgotten."""
-        step = min(max(now - self._ticked_at, 0.0), LONGEST_STEP_S)
+        if now < self._ticked_at + SHORTEST_STEP_S:
+            return []
+        step = min(now - self._ticked_at, LONGEST_STEP_S)
         self._ticked_at = now
         due = []
         for owner in [owner for owner in self._silence if owner in alive]:

@@ -70,8 +70,9 @@ class SimTimeout(AssertionError):
 class SimCluster(Faults):
     """The cluster. Nodes are called `a`, `b`, `c`... unless names are given.
 
-    `settings` are those of the configuration file by dotted name, for all nodes. With `start` false nobody
-    runs yet. `trace_frames` tells every frame in the trace, too.
+    `settings` are those of the configuration file by dotted name, for all nodes. With `links`, only these
+    pairs of nodes can reach each other, as behind firewalls; all others have to hear of each other through
+    them. With `start` false nobody runs yet. `trace_frames` tells every frame in the trace, too.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class SimCluster(Faults):
         seed: int = 0,
         settings: Mapping[str, object] | None = None,
         latency: Latency = LAN,
+        links: Iterable[tuple[str, str]] | None = None,
         start: bool = True,
         trace: bool = True,
         trace_frames: bool = False,
@@ -92,6 +94,8 @@ class SimCluster(Faults):
         self.trace = Trace(trace, trace_frames)
         self.health = HealthScript()
         self.network = Network(self.heap, f"{seed}/network", latency)
+        if links is not None:
+            self.network.only(links)
         self._settings = dict(settings or {})
         self.nodes: dict[str, SimNode] = {}
         self.checks = Checks([kind(self) for kind in invariants])
@@ -180,12 +184,18 @@ class SimCluster(Faults):
         place = self.nodes[name] = SimNode(self, name, {**self._settings, **own})
         return place
 
+    def link(self, a: str, b: str) -> None:
+        """Let two nodes reach each other that could not, in a cluster made with `links`."""
+        self.network.link(a, b)
+
     def start(self, name: str, join: Iterable[str] | None = None) -> SimNode:
         """Start a node's process, with its disk as it is; it joins all others, or those given."""
         place = self.nodes[name]
         if place.process is None:
             place.lives += 1
-            seeds = [other for other in self.nodes if other != name] if join is None else list(join)
+            if join is None:
+                join = [other for other in self.nodes if other != name and self.network.linked(name, other)]
+            seeds = list(join)
             self._tell(f"start {name}" + (", a newer version" if place.newer else ""))
             place.process = Process(self, place, seeds)
         return place

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from meshd.runtime.limits import CLOSE_DRAIN_S, DIAL_TIMEOUT_S, FIRST_FRAME_S, PEER_STOPPED_READING_MS
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES = 256 * 1024
 """Bytes that may be under way on one direction of a connection before its writer has to wait."""
+
+NO_ROUTE_S = 0.001
+"""After this a host knows that there is no way to another."""
 
 PORT = 7390
 
@@ -117,6 +120,7 @@ class Network:
         self.slowness: dict[str, float] = {}
         """Host -> seconds that every frame to and from it takes longer."""
         self._ways: dict[tuple[str, str], Way] = {}
+        self._links: dict[str, set[str]] | None = None
         self._listening: dict[str, Process] = {}
         self._dark: set[str] = set()
         """Hosts that are off the network altogether: whose machine has died."""
@@ -125,6 +129,22 @@ class Network:
         self.resets = 0
 
     # -- links -----------------------------------------------------------------------------------
+
+    def only(self, links: Iterable[tuple[str, str]]) -> None:
+        """From now on there are ways between these hosts, and those linked later, and no others."""
+        self._links = {}
+        for a, b in links:
+            self.link(a, b)
+
+    def link(self, a: str, b: str) -> None:
+        """There is a way between two hosts."""
+        if self._links is not None:
+            self._links.setdefault(a, set()).add(b)
+            self._links.setdefault(b, set()).add(a)
+
+    def linked(self, a: str, b: str) -> bool:
+        """Whether there is any way between two hosts, whatever is wrong with it now."""
+        return self._links is None or b in self._links.get(a, ())
 
     def way(self, source: str, target: str) -> Way:
         """The direction from one host to another."""
@@ -147,7 +167,7 @@ class Network:
 
     def can_talk(self, a: str, b: str) -> bool:
         """Whether a connection between two hosts could be made and used now."""
-        return not (self.way(a, b).blocked or self.way(b, a).blocked)
+        return self.linked(a, b) and not (self.way(a, b).blocked or self.way(b, a).blocked)
 
     # -- hosts -----------------------------------------------------------------------------------
 
@@ -187,6 +207,9 @@ class Network:
     def dial(self, process: Process, address: str) -> None:
         """Connect; the process is told of the outcome."""
         name = address.rpartition(":")[0]
+        if not self.linked(process.name, name):
+            self._heap.after(NO_ROUTE_S, process.call, process.dial_failed, address, "no route to host")
+            return
         there, back = self.way(process.name, name), self.way(name, process.name)
         if there.cut or back.cut or name in self._dark:
             self._heap.after(DIAL_TIMEOUT_S, process.call, process.dial_failed, address, "no answer")

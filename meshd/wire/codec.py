@@ -213,6 +213,23 @@ def _read_data(parts: tuple[Any, ...]) -> Data:
 
 
 def _member(value: object) -> MemberRow:
+    if type(value) is tuple and len(value) == 7:  # as nodes of this version say it, and there are many
+        name, nonce, beat, left, address, zone, version = value
+        if (
+            (type(name) is str and 0 < len(name) <= limits.MAX_NAME_CHARS)
+            and (type(nonce) is int and 0 <= nonce <= limits.MAX_SIGNED)
+            and (type(beat) is int and 0 <= beat <= limits.MAX_SIGNED)
+            and (type(left) is int and 0 <= left < 256)
+            and (type(address) is str and len(address) <= limits.MAX_TEXT_CHARS)
+            and (type(zone) is str and len(zone) <= limits.MAX_NAME_CHARS)
+            and (type(version) is str and len(version) <= limits.MAX_TEXT_CHARS)
+        ):
+            return MemberRow(name, nonce, beat, left, address, zone, version)
+    return _member_slowly(value)
+
+
+def _member_slowly(value: object) -> MemberRow:
+    """Any member row; says what is wrong with it."""
     row = _row(value, "member", 7)
     if len(row) > 32:
         raise WireError("a member row has more than 32 fields")

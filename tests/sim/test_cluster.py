@@ -82,3 +82,20 @@ def test_what_does_not_come_about_is_told() -> None:
     with pytest.raises(SimTimeout, match="not so within 3 s"):
         cluster.run_until(lambda: bool(cluster["a"].workers()), 3)
     assert cluster.now == pytest.approx(3.0)
+
+
+@pytest.mark.req("SIM-2", "SIM-4", "MSH-4")
+def test_nodes_that_reach_only_their_neighbours_agree_through_these() -> None:
+    ring = list(zip("abcdefgh", "bcdefgha", strict=True))
+    cluster = SimCluster(8, seed=3, links=ring)
+    cluster.run_for(5)
+    assert cluster["a"].peers() == {"b", "h"}
+    cluster["a"].register(URL)
+    cluster.run_until(lambda: all(node.routable() == {URL} for node in cluster), 10)
+    cluster.partition("abcd", "efgh")
+    cluster.run_for(20)
+    cluster.heal()
+    cluster.converge()
+    assert "e" not in cluster["a"].peers()  # what was never linked is not healed
+    cluster.link("a", "e")
+    cluster.run_until(lambda: "e" in cluster["a"].peers(), 30)
