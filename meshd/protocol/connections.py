@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from crdt.errors import MapError
 from crdt.lww_map import LwwMap
-from meshd.protocol import heartbeat
 from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
 from meshd.protocol.effects import CloseConnection, Notice, Wake
 from meshd.protocol.greeting import Greeting, name_clash, refusal, settle
+from meshd.protocol.heartbeat import Heart
 from meshd.protocol.members import LEFT, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
 from meshd.protocol.ownership import Ownership
 from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Phase, Session
 from meshd.protocol.settings import NodeSettings
 from meshd.wire.errors import WireError
-from meshd.wire.limits import MAX_PEER_NAMES, MAX_WAITING
+from meshd.wire.limits import MAX_WAITING
 from meshd.wire.messages import (
     PROTOCOL_VERSION,
     Begin,
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 PEERS_TOLD_S = 0.1
 """How long after a connection came or went the others are told, with all that changed meanwhile."""
-
-MEASURE_EVERY_S = 5.0
-"""How often the round trip to a peer is measured: a heartbeat then asks for an answer."""
 
 FEATURES = ("offers", "relays")
 
@@ -76,16 +73,11 @@ class Connections:
         self.replicator: Replicator
         self.by_conn: dict[int, Session] = {}
         self.open: dict[str, Session] = {}
-        self.address = ""
-        self.beat = 0
-        self.left = 0
+        self.heart = Heart(settings, store, members, ownership.nonce, self.open, rng)
         self._contested: dict[int, Session] = {}
         self._silent_at = float("inf")
         """Before this, no open session has been silent for too long; it may be too early, never too late."""
         self._beat_at: float | None = None
-        self._token = rng.getrandbits(32)
-        self._names: tuple[str, ...] | None = None
-        self._row: MemberRow | None = None
 
     # -- what the driver tells -------------------------------------------------------------------
 
@@ -103,7 +95,7 @@ class Connections:
         was_open = self.open.get(session.name) is session
         if was_open:
             del self.open[session.name]
-            self._names = None
+            self.heart.peers_changed()
             self.replicator.session_closed(now)
             self._peers_changed(now)
             self._emit(Notice("info", "peer_disconnected", {"peer": session.name, "reason": reason}))
@@ -180,7 +172,7 @@ class Connections:
             self._contested[session.conn] = session
             session.contest = present.conn
             session.contest_until = now + 2 * self._settings.probe_timeout_s
-            session.contest_token = self._next_token()
+            session.contest_token = self.heart.next_token()
             present.pings.append(session.contest_token)
             self._wake(present.conn)
         else:
@@ -214,7 +206,7 @@ class Connections:
         session.phase = Phase.OPEN
         session.opened_at = now
         self.open[session.name] = session
-        self._names = None
+        self.heart.peers_changed()
         if session.dialled is not None:
             self._dialer.succeeded(session.dialled, session.name)
         self._member_changed(self._members.contact(session.row, now))
@@ -305,7 +297,7 @@ class Connections:
             return  # its own word comes over its own connection
         self._member_changed(self._members.rumour(row, now))
         member = self._members.get(row.name)
-        if member is not None and member.state != LEFT and member.address != self.address:
+        if member is not None and member.state != LEFT and member.address != self.heart.address:
             delay = GOSSIP_HEAD_START_S if self._settings.node > row.name else 0.0
             self._dialer.add((member.address,), "gossip", now, delay)
 
@@ -325,7 +317,7 @@ class Connections:
     def tick(self, now: float) -> None:
         """Beat if it is time, settle contests, give up silent connections."""
         if self._beat_at is None or now >= self._beat_at:
-            self.beat += 1
+            self.heart.beat += 1
             self._beat_at = now + self._settings.heartbeat_s
             for session in self.open.values():
                 session.heartbeat_due = True
@@ -358,17 +350,6 @@ class Connections:
             (s.contest_until for s in self._contested.values() if s.contest_until < beat_at), default=beat_at
         )
 
-    def _spread_members(self) -> None:
-        """Changed member rows are due to every peer that does not hear from that member itself."""
-        members, changed = self._members, self._members.changed
-        for session in self.open.values():
-            if session.strangers_at != members.moves:
-                session.strangers = members.names() - session.peers - {session.name}
-                session.strangers_at = members.moves
-            if session.strangers:
-                session.members_dirty.update((name, None) for name in changed if name in session.strangers)
-        changed.clear()
-
     # -- sending ---------------------------------------------------------------------------------
 
     def next_message(self, session: Session, now: float, hlc: Callable[[], int]) -> Message | None:
@@ -389,7 +370,7 @@ class Connections:
         if session.pings:
             return Ping(session.pings.popleft())
         if session.heartbeat_due:
-            return self._own_heartbeat(session, now, hlc())
+            return self.heart.message(session, now, hlc())
         if session.pulls:
             owner = next(iter(session.pulls))
             return Pull(owner, session.pulls.pop(owner))
@@ -403,42 +384,8 @@ class Connections:
             settings.cluster,
             settings.node,
             self._ownership.nonce,
-            self.address,
+            self.heart.address,
             settings.zone,
             settings.version,
             FEATURES,
         )
-
-    def own_row(self) -> MemberRow:
-        """This node's own row in the member table."""
-        row, settings = self._row, self._settings
-        if row is None or row.beat != self.beat or row.left != self.left or row.address != self.address:
-            nonce = self._ownership.nonce
-            row = self._row = MemberRow(
-                settings.node, nonce, self.beat, self.left, self.address, settings.zone, settings.version
-            )
-        return row
-
-    def peer_names(self) -> tuple[str, ...]:
-        """To whom this node is connected, as it tells its peers."""
-        if self._names is None:
-            self._names = tuple(sorted(self.open))[:MAX_PEER_NAMES]
-        return self._names
-
-    def _own_heartbeat(self, session: Session, now: float, hlc: int) -> Heartbeat:
-        if self._members.changed:
-            self._spread_members()
-        rows = heartbeat.vector_rows(session, self._map)
-        members = heartbeat.member_rows(session, self.own_row(), self._members, self._map.logs)
-        session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
-        peers = heartbeat.peer_names(session, self.peer_names())
-        token = 0
-        if now >= session.measure_at:
-            session.measure_at = now + MEASURE_EVERY_S
-            session.token = token = self._next_token()
-            session.token_sent_at = now
-        return Heartbeat(hlc, session.done, token, rows, members, peers, self._map.digest)
-
-    def _next_token(self) -> int:
-        self._token = (self._token + 1) & 0xFFFFFFFF or 1
-        return self._token

@@ -1,19 +1,115 @@
-"""The tables in a heartbeat: what changed since the last one on this connection, a bounded part of it.
+"""What this node says of itself and others once a second: its heartbeat to every peer.
 
-What does not fit stays due, and goes with a heartbeat of its own at once. So a table that lying peers filled
-never makes a node send a frame that the next one must refuse.
+A heartbeat tells what changed since the last one on its connection, a bounded part of it; what does not fit
+stays due, and goes with a heartbeat of its own at once. So a table that lying peers filled never makes a node
+send a frame that the next one must refuse.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from crdt.lww_map import LwwMap
-from meshd.protocol.members import DOWN, Members
+from meshd.protocol.members import DOWN, NOT_LEFT, Members
 from meshd.protocol.session import Session
-from meshd.wire.limits import HEARTBEAT_MEMBERS, HEARTBEAT_ROWS
-from meshd.wire.messages import MemberRow, VectorRow
+from meshd.protocol.settings import NodeSettings
+from meshd.wire.limits import HEARTBEAT_MEMBERS, HEARTBEAT_ROWS, MAX_PEER_NAMES
+from meshd.wire.messages import Heartbeat, MemberRow, VectorRow
+
+if TYPE_CHECKING:
+    import random
+
+MEASURE_EVERY_S = 5.0
+"""How often the round trip to a peer is measured: a heartbeat then asks for an answer."""
+
+
+class Heart:
+    """The heartbeats of the life `nonce` of a node; `sessions`: peer name -> open session."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        store: LwwMap,
+        members: Members,
+        nonce: int,
+        sessions: Mapping[str, Session],
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._map = store
+        self._members = members
+        self._nonce = nonce
+        self._sessions = sessions
+        self._token = rng.getrandbits(32)
+        self._row: MemberRow | None = None
+        self._names: tuple[str, ...] | None = None
+        self.beat = 0
+        """Counts the beats of this life."""
+        self.address = ""
+        """Where peers reach this node, `host:port`."""
+        self.left = NOT_LEFT
+        """Whether this node says that it goes, and how; see `members`."""
+
+    def next_token(self) -> int:
+        """A token for a question whose answer repeats it; never 0."""
+        self._token = (self._token + 1) & 0xFFFFFFFF or 1
+        return self._token
+
+    def own_row(self) -> MemberRow:
+        """This node's own row in the member table."""
+        row, settings = self._row, self._settings
+        if row is None or row.beat != self.beat or row.left != self.left or row.address != self.address:
+            row = self._row = MemberRow(
+                settings.node,
+                self._nonce,
+                self.beat,
+                self.left,
+                self.address,
+                settings.zone,
+                settings.version,
+            )
+        return row
+
+    def peers_changed(self) -> None:
+        """A session was opened or closed."""
+        self._names = None
+
+    def message(self, session: Session, now: float, hlc: int) -> Heartbeat:
+        """The heartbeat for a peer, computed now."""
+        if self._members.changed:
+            self._spread_members()
+        rows = vector_rows(session, self._map)
+        members = member_rows(session, self.own_row(), self._members, self._map.logs)
+        session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
+        token = 0
+        if now >= session.measure_at:
+            session.measure_at = now + MEASURE_EVERY_S
+            session.token = token = self.next_token()
+            session.token_sent_at = now
+        peers = self._peer_names(session)
+        return Heartbeat(hlc, session.done, token, rows, members, peers, self._map.digest)
+
+    def _peer_names(self, session: Session) -> tuple[str, ...] | None:
+        """To whom this node is connected; None if the peer was told just that."""
+        if self._names is None:
+            self._names = tuple(sorted(self._sessions))[:MAX_PEER_NAMES]
+        if self._names == session.peers_announced:
+            return None
+        session.peers_announced = self._names
+        return self._names
+
+    def _spread_members(self) -> None:
+        """Changed member rows are due to every peer that does not hear from that member itself."""
+        members, changed = self._members, self._members.changed
+        for session in self._sessions.values():
+            if session.strangers_at != members.moves:
+                session.strangers = members.names() - session.peers - {session.name}
+                session.strangers_at = members.moves
+            if session.strangers:
+                session.members_dirty.update((name, None) for name in changed if name in session.strangers)
+        changed.clear()
 
 
 def vector_rows(session: Session, store: LwwMap) -> tuple[VectorRow, ...]:
@@ -44,14 +140,6 @@ def member_rows(
         if member.state != DOWN or name in owns:
             rows.append(member.row)
     return tuple(rows)
-
-
-def peer_names(session: Session, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Whom this node is connected to; None if the peer was told just that."""
-    if names == session.peers_announced:
-        return None
-    session.peers_announced = names
-    return names
 
 
 def _take(due: dict[str, None], most: int) -> list[str]:

@@ -148,11 +148,11 @@ class MeshNode:
     @property
     def address(self) -> str:
         """Where peers reach this node, `host:port`; the driver sets it once it listens."""
-        return self.connections.address
+        return self.connections.heart.address
 
     @address.setter
     def address(self, value: str) -> None:
-        self.connections.address = value
+        self.connections.heart.address = value
 
     def add_addresses(self, addresses: Iterable[str], source: str, now: float) -> None:
         """Addresses to try were found. Those given by hand (`join`) are tried at once, known or not."""
@@ -248,7 +248,7 @@ class MeshNode:
 
     def leave(self, withdrawn: bool, now: float) -> None:
         """Tell every peer that this node stops; `withdrawn`: its workers are gone with it."""
-        self.connections.left = LEFT_WITHDRAWN if withdrawn else LEFT_FOR_RESTART
+        self.connections.heart.left = LEFT_WITHDRAWN if withdrawn else LEFT_FOR_RESTART
         for session in self.connections.open.values():
             session.leave = Leave(withdrawn)
             self._emit(Wake(session.conn))

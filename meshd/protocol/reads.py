@@ -74,7 +74,7 @@ def status(node: MeshNode, now: float) -> dict[str, Any]:
 def members(node: MeshNode, now: float, wall_ms: int) -> list[dict[str, Any]]:
     """Every member, this node first, then by name."""
     store = node.map
-    own = node.connections.own_row()
+    own = node.connections.heart.own_row()
     rows = [
         {
             "name": own.name,
