@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from crdt.errors import MapError
@@ -268,10 +268,7 @@ class Connections:
         if beat.token:
             session.pongs.append(beat.token)
             self._wake(session.conn)
-        for row in beat.members:
-            known = self._members.get(row.name)
-            if known is None or known.row != row:  # else most neighbours bring the same
-                self._heard_member(session, row, now)
+        self._hear_members(session, beat.members, now)
         session.digest = beat.digest
         if beat.peers is not None:
             peers = frozenset(beat.peers)
@@ -285,6 +282,16 @@ class Connections:
                 self._ownership.heard(vector_row.have, now)
         self.replicator.vector_heard(session, beat.rows, beat.done, now)
         self.replicator.first_vector_heard(session, now)
+
+    def _hear_members(self, session: Session, rows: Iterable[MemberRow], now: float) -> None:
+        self.heart.spread_members()
+        for row in rows:
+            known = self._members.get(row.name)
+            if known is not None and known.row == row:
+                session.members_dirty.pop(row.name, None)  # most neighbours bring the same
+            else:
+                self._heard_member(session, row, now)
+        self.heart.spread_members(session)
 
     def _heard_member(self, session: Session, row: MemberRow, now: float) -> None:
         if row.name == self._settings.node:

@@ -78,8 +78,7 @@ class Heart:
 
     def message(self, session: Session, now: float, hlc: int) -> Heartbeat:
         """The heartbeat for a peer, computed now."""
-        if self._members.changed:
-            self._spread_members()
+        self.spread_members()
         rows = vector_rows(session, self._map)
         members = member_rows(session, self.own_row(), self._members, self._map.logs)
         session.heartbeat_due = bool(session.vector_dirty or session.members_dirty)
@@ -100,10 +99,14 @@ class Heart:
         session.peers_announced = self._names
         return self._names
 
-    def _spread_members(self) -> None:
-        """Changed member rows are due to every peer that does not hear from that member itself."""
+    def spread_members(self, source: Session | None = None) -> None:
+        """Changed rows are due to each peer that does not hear from that member; `source` just told them."""
         members, changed = self._members, self._members.changed
+        if not changed or (source is not None and changed.keys() == {source.name}):
+            return  # of a peer's own row, others are told with the rest
         for session in self._sessions.values():
+            if session is source:
+                continue
             if session.strangers_at != members.moves:
                 session.strangers = members.names() - session.peers - {session.name}
                 session.strangers_at = members.moves

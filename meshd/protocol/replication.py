@@ -116,7 +116,7 @@ class Replicator:
     def session_opened(self, session: Session) -> None:
         """A peer is connected: it hears the whole vector, and the own log is looked at for it."""
         self._settle_at = min(self._settle_at, session.opened_at + self._grace_s)
-        owners = self._map.owners()
+        owners = sorted(self._map.owners())
         if session.name in owners:
             session.vector_dirty[session.name] = None  # first: what a first heartbeat leaves out, we lack
         session.vector_dirty.update(dict.fromkeys(owners))

@@ -30,7 +30,13 @@ from meshd.protocol.effects import (
 )
 from meshd.runtime.connection import Connection
 from meshd.runtime.doorkeeper import Doorkeeper
-from meshd.runtime.limits import DIAL_TIMEOUT_S, DIALS_AT_ONCE, DISK_RETRY_MIN_S, FIRST_FRAME_S
+from meshd.runtime.limits import (
+    DEADLINE_READ_S,
+    DIAL_TIMEOUT_S,
+    DIALS_AT_ONCE,
+    DISK_RETRY_MIN_S,
+    FIRST_FRAME_S,
+)
 from meshd.runtime.notices import NoticeLog
 from meshd.runtime.persister import Persister
 from meshd.runtime.transport import Link, Transport
@@ -40,8 +46,6 @@ _log = structlog.get_logger(__name__)
 
 #: A node whose deadline never moves must not spin the loop.
 _SHORTEST_TICK_S = 0.001
-#: How late a deadline that came nearer in a burst of inputs, or without anything to do, may be noticed.
-_DEADLINE_READ_S = 0.005
 
 
 class SansIoNode(Protocol):
@@ -231,7 +235,7 @@ class Driver:
         """
         if self._ticker is None:
             return
-        if trio.current_time() < self._deadline_read_at + _DEADLINE_READ_S:
+        if trio.current_time() < self._deadline_read_at + DEADLINE_READ_S:
             self._read_deadline_soon()
             return
         deadline = self._read_deadline()
@@ -240,7 +244,7 @@ class Driver:
 
     def _read_deadline_soon(self) -> None:
         if self._ticker is not None:
-            soon = trio.current_time() + _DEADLINE_READ_S
+            soon = trio.current_time() + DEADLINE_READ_S
             self._ticker.deadline = min(soon, self._ticker.deadline)
 
     async def _accepted(self, stream: trio.abc.Stream) -> None:

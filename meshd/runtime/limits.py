@@ -68,3 +68,7 @@ DISK_STOP_S: Final = 5.0
 LINGER_S: Final = 0.002
 """Time that writes nobody waits for may collect: the disk thread must not take the interpreter from the one
 that is just telling peers and subscribers of the change."""
+
+DEADLINE_READ_S: Final = 0.02
+"""How late a deadline that came nearer in a burst of inputs, or without anything to do, may be noticed:
+nothing that is pushed waits for one."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from meshd.testing.agreement import MapsAddUp, RegistriesAreWhole, differences
 from meshd.testing.checks import Checks, Invariant, Violation
+from meshd.testing.copies import DisksHoldAll, EventsTellAll, SettingsGoForward, TheLivingAreKept
 from meshd.testing.faults import Faults
 from meshd.testing.health import HealthScript
 from meshd.testing.heap import EventHeap
@@ -53,6 +54,10 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     MapsAddUp,
     RegistriesAreWhole,
     EventsSuffice,
+    DisksHoldAll,
+    EventsTellAll,
+    SettingsGoForward,
+    TheLivingAreKept,
 )
 """All that is checked, in the order in which it is looked at."""
 

@@ -17,6 +17,7 @@ from meshd.build import build_node, build_plane
 from meshd.config import Config
 from meshd.errors import StorageError
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
+from meshd.runtime.limits import DEADLINE_READ_S
 from meshd.storage.memory import MemoryStorage
 from meshd.testing.disk import SimPersister
 from meshd.testing.network import PORT, End
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 SLICE_S = 0.003
 """What a slice of marks costs; so long the others have their turn."""
 SHORTEST_TICK_S = 0.001
-DEADLINE_READ_S = 0.02
-"""How late a deadline that came nearer in a burst of inputs may be noticed."""
 
 
 class Process:
@@ -294,6 +293,8 @@ class Process:
         match effect:
             case Wake(number):
                 self._poked[number] = None
+                if not self._holds:
+                    self._write(number)
             case Persist(ops, durable):
                 self._checks.persisted(self, ops)
                 self.persister.submit(ops, durable)

@@ -13,7 +13,7 @@ from meshd.config_live import encode_value
 from meshd.protocol.effects import Notice
 from meshd.protocol.node import MeshNode
 from meshd.storage.fold import OpFold
-from meshd.testing import INVARIANTS, SimCluster, Violation
+from meshd.testing import INVARIANTS, SimCluster, Violation, copies
 from meshd.testing.checks import Invariant
 from meshd.testing.copies import DisksHoldAll, EventsTellAll, SettingsGoForward, TheLivingAreKept
 from meshd.workers.events import Event, EventHub, Kind
@@ -23,20 +23,20 @@ pytestmark = pytest.mark.req("SIM-3")
 
 URL = "http://10.0.0.1:8000"
 LOOPBACK = "http://127.0.0.1:8000"
-COPIES: tuple[type[Invariant], ...] = (DisksHoldAll, EventsTellAll, SettingsGoForward, TheLivingAreKept)
+SHOWN: set[type[Invariant]] = set()
 
 
 def checked(nodes: int = 3, **settings: object) -> SimCluster:
     """A cluster that is held to all of it."""
-    kinds = dict.fromkeys((*INVARIANTS, *COPIES))
     named = {name.replace("__", "."): value for name, value in settings.items()}
-    cluster = SimCluster(nodes, seed=21, settings=named, invariants=kinds)
+    cluster = SimCluster(nodes, seed=21, settings=named)
     cluster.run_for(2)
     return cluster
 
 
 def objects(invariant: type[Invariant], act: Callable[[], object]) -> None:
     """Run something, and see that this very invariant objects."""
+    SHOWN.add(invariant)
     with pytest.raises(Violation) as raised:
         act()
     assert raised.value.invariant == invariant.name
@@ -204,3 +204,7 @@ def test_changes_that_are_lost_between_map_and_disk_are_missed(monkeypatch: pyte
 
     monkeypatch.setattr(LwwMap, "collect_own", forgetful)
     objects(DisksHoldAll, lambda: lead_a_life(checked(sync__tombstone_grace_s=1)))
+
+
+def test_every_invariant_of_copies_is_shown_here() -> None:
+    assert {kind for kind in INVARIANTS if kind.__module__ == copies.__name__} == SHOWN

@@ -30,3 +30,10 @@ def test_one_seed_gives_one_trace_in_every_process(root: Path, mode: str) -> Non
     first = trace_of(root, mode, 5, "1")
     assert trace_of(root, mode, 5, "4242") == first
     assert trace_of(root, mode, 6, "1") != first
+
+
+@pytest.mark.slow
+@pytest.mark.req("SIM-1")
+@pytest.mark.parametrize("seed", [12, 13, 14, 20])
+def test_no_set_decides_in_which_order_nodes_hear_of_owners(root: Path, seed: int) -> None:
+    assert trace_of(root, "storm", seed, "1") == trace_of(root, "storm", seed, "2")

@@ -1,4 +1,4 @@
-"""Runs whose traces are compared between processes: `python -m tests.support.sim_runs heap|trio SEED`.
+"""Runs whose traces are compared between processes: `python -m tests.support.sim_runs heap|storm|trio SEED`.
 
 Prints one line: the hash of the trace, and how many lines it has.
 """
@@ -19,6 +19,13 @@ OTHER = "http://10.0.0.2:8000"
 def on_the_heap(seed: int) -> Trace:
     """A random plan with all faults, on virtual time."""
     cluster = play(make_plan(seed, safety_s=30.0), trace=True).cluster
+    assert cluster is not None
+    return cluster.trace
+
+
+def storms(seed: int) -> Trace:
+    """A long random plan with all faults, closer together."""
+    cluster = play(make_plan(seed, "storm"), trace=True).cluster
     assert cluster is not None
     return cluster.trace
 
@@ -47,5 +54,5 @@ def under_trio(seed: int) -> Trace:
 
 
 if __name__ == "__main__":
-    trace = {"heap": on_the_heap, "trio": under_trio}[sys.argv[1]](int(sys.argv[2]))
+    trace = {"heap": on_the_heap, "storm": storms, "trio": under_trio}[sys.argv[1]](int(sys.argv[2]))
     sys.stdout.write(f"{trace.digest()} {len(trace.lines)}\n")
