@@ -33,6 +33,8 @@ class Write:
     """What was registered; None: the worker was removed, or is to be once it has drained."""
     dot: Dot | None
     """The write in the node's log; None if the command changed nothing there."""
+    drained: bool = False
+    """Whether it left the worker draining, to stay so until somebody calls that off."""
     acknowledged: bool = False
     kept: bool = True
     """Whether its node's disk has to have it, once it is acknowledged: until that disk is harmed."""
@@ -79,7 +81,7 @@ class Acknowledged(Invariant):
         worker = process.plane.registry.by_url(url)
         if removes or worker is None or not worker.is_local or worker.drain_until is not None:
             return self._note(process, url, None)
-        return self._note(process, url, worker.spec)
+        return self._note(process, url, worker.spec, worker.status == "draining")
 
     def withdrawn(self, process: Process) -> object:
         """Everything that the node knows to be its own is removed; promised once its disk has that."""
@@ -92,11 +94,11 @@ class Acknowledged(Invariant):
                     promised.append(write)
         return promised
 
-    def _note(self, process: Process, url: str, spec: WorkerSpec | None) -> Write:
+    def _note(self, process: Process, url: str, spec: WorkerSpec | None, drained: bool = False) -> Write:
         key = worker_key(process.name, url)
         own = process.node.map.own
         entry = own.entries.get(key)
-        write = Write(spec, None if entry is None else dot_of(entry, own.gen))
+        write = Write(spec, None if entry is None else dot_of(entry, own.gen), drained)
         history = self.histories.setdefault(key, History(process.name, url))
         head = own.head()
         for former in history.writes:
@@ -188,8 +190,13 @@ class Acknowledged(Invariant):
             self.fail(process, f"{history.url} was registered here, and is gone")
         if has and not wanted:
             self.fail(process, f"{history.url} was removed here, and is back")
-        if has and worker is not None and not any(spec == worker.spec for spec in wanted):
+        if not has or worker is None:
+            return
+        shown = [write for write in promised if write.spec == worker.spec]
+        if not shown:
             self.fail(process, f"{history.url} is back as it was before its last change")
+        if not any(write.drained == (worker.status == "draining") for write in shown):
+            self.fail(process, f"{history.url} is {worker.status}: a drain is lost, or what called it off")
 
 
 class Found(NamedTuple):

@@ -1,8 +1,8 @@
 """What becomes of a local worker of which another life of this node had written more than this one knows.
 
 Owns that one function. An older disk (a snapshot, a torn tail) gave back the worker as it once was; then a
-peer gave back what had been written since. Spec, revision and a removal under way are taken from there; what
-this life saw of the worker's health is newer and stays.
+peer gave back what had been written since. Spec, revision, and a drain or removal under way (or that it was
+called off) are taken from there; what this life saw of the worker's health is newer and stays.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ from meshd.workers.worker import Worker
 
 def adopted(worker: Worker, record: WorkerRecord, settings: HealthSettings, now: float) -> Worker:
     """Return the worker as the record of another life has it; `settings` are those in force for its spec."""
-    if record.spec == worker.spec and record.revision <= worker.revision and not record.removing:
+    drained = record.status == "draining"
+    known = record.spec == worker.spec and record.revision <= worker.revision and not record.removing
+    if known and drained == (worker.status == "draining"):
         return worker
     health = on_command(worker.health, "replace", settings, now)
     drain_until = worker.drain_until
-    if record.status == "draining" and health.status != "draining":
+    if drained and health.status != "draining":
         health = on_command(health, "drain", settings, now)
+    elif health.status == "draining" and not drained:
+        health, drain_until = on_command(health, "undrain", settings, now), None
     if record.removing and drain_until is None:
         drain_until = now + settings.drain_settle_s
     return msgspec.structs.replace(

@@ -46,3 +46,27 @@ def test_a_status_that_an_older_disk_came_to_undoes_no_removal() -> None:
 def test_a_status_that_an_older_disk_came_to_undoes_no_replacement() -> None:
     cluster = torn_after_ready("replace")
     assert all(node.workers()[URL].spec.labels == {"mark": "new"} for node in cluster)
+
+
+@pytest.mark.req("SYN-16", "LIF-3", "SIM-3")
+@pytest.mark.parametrize("last", ["draining", "ready"])
+def test_a_drain_or_its_end_that_only_peers_remember_is_taken_on(last: str) -> None:
+    cluster = SimCluster(2, seed=32)
+    a = cluster["a"]
+    a.register(URL)
+    cluster.run_for(3)
+    if last == "ready":
+        a.drain(URL)
+        cluster.run_for(1)
+    cluster.restart("a")
+    cluster.run_for(2)
+    if last == "draining":
+        a.drain(URL)
+    else:
+        a.undrain(URL)
+    cluster.run_for(1)
+    cluster.crash("a", lose=13)
+    cluster.start("a")
+    cluster.run_for(5)
+    cluster.converge()
+    assert [node.workers()[URL].status for node in cluster] == [last, last]
