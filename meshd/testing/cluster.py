@@ -36,8 +36,9 @@ from meshd.testing.invariants import (
 )
 from meshd.testing.latency import LAN, Latency
 from meshd.testing.ledger import Acknowledged
+from meshd.testing.names import node_names
 from meshd.testing.network import Network
-from meshd.testing.place import SimNode
+from meshd.testing.place import Places, SimNode
 from meshd.testing.process import Process
 from meshd.testing.trace import Trace
 
@@ -93,7 +94,11 @@ class SimCluster(Faults):
         trace_frames: bool = False,
         invariants: Iterable[type[Invariant]] = INVARIANTS,
     ) -> None:
-        names = [_name(number) for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        names = node_names(nodes) if isinstance(nodes, int) else list(nodes)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"a cluster is made of one node or more, each with a name of its own, not of {nodes!r}"
+            )
         self.seed = seed
         self.heap = EventHeap()
         self.trace = Trace(trace, trace_frames)
@@ -102,7 +107,7 @@ class SimCluster(Faults):
         if links is not None:
             self.network.only(links)
         self._settings = dict(settings or {})
-        self.nodes: dict[str, SimNode] = {}
+        self.nodes = Places()
         self.checks = Checks([kind(self) for kind in invariants])
         self._injected: dict[str, int] = {}
         for name in names:
@@ -118,6 +123,10 @@ class SimCluster(Faults):
 
     def __iter__(self) -> Iterator[SimNode]:
         return iter(self.nodes.values())
+
+    def __repr__(self) -> str:
+        """Name the nodes and the time."""
+        return f"<SimCluster of {', '.join(self.nodes)} at {self.now:g} s>"
 
     @property
     def now(self) -> float:
@@ -150,6 +159,8 @@ class SimCluster(Faults):
 
     def run_for(self, seconds: float) -> None:
         """Let time pass. Raises Violation."""
+        if not seconds >= 0:
+            raise ValueError(f"time passes forwards, not by {seconds:g} s")
         self.run_to(self.now + seconds)
 
     def run_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> float:
@@ -185,17 +196,21 @@ class SimCluster(Faults):
 
     def add(self, name: str, **settings: object) -> SimNode:
         """Make a further node, with settings of its own (`sync__on_start="withdraw"`); `start` it then."""
+        if name in self.nodes:
+            raise ValueError(f"there is a node {name!r} already")
         own = {key.replace("__", "."): value for key, value in settings.items()}
         place = self.nodes[name] = SimNode(self, name, {**self._settings, **own})
         return place
 
     def link(self, a: str, b: str) -> None:
         """Let two nodes reach each other that could not, in a cluster made with `links`."""
-        self.network.link(a, b)
+        self.network.link(*self._known(a, b))
 
     def start(self, name: str, join: Iterable[str] | None = None) -> SimNode:
         """Start a node's process, with its disk as it is; it joins all others, or those given."""
         place = self.nodes[name]
+        if join is not None:
+            join = self._known(*join)
         if place.process is None:
             place.lives += 1
             if join is None:
@@ -204,7 +219,3 @@ class SimCluster(Faults):
             self._tell(f"start {name}" + (", a newer version" if place.newer else ""))
             place.process = Process(self, place, seeds)
         return place
-
-
-def _name(number: int) -> str:
-    return chr(ord("a") + number) if number < 26 else f"n{number}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshd.testing.checks import Checks
     from meshd.testing.heap import EventHeap
     from meshd.testing.network import Network
-    from meshd.testing.place import SimNode
+    from meshd.testing.place import Places, SimNode
     from meshd.testing.process import Process
     from meshd.testing.trace import Trace
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Faults(ABC):
     """The commands of a `SimCluster`."""
 
-    nodes: dict[str, SimNode]
+    nodes: Places
     heap: EventHeap
     network: Network
     checks: Checks
@@ -44,12 +44,22 @@ class Faults(ABC):
         if kind:
             self._injected[kind] = self._injected.get(kind, 0) + 1
 
+    def _known(self, *names: str | None) -> list[str]:
+        """The names, those left out excepted. Raises ValueError if one of them is no node's."""
+        return [self.nodes[name].name for name in names if name is not None]
+
+    def _two(self, a: str, b: str) -> None:
+        if len(set(self._known(a, b))) < 2:
+            raise ValueError(f"there are two ends to a link, not {a!r} twice")
+
     # -- network ---------------------------------------------------------------------------------
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Let nodes talk within their group only; those that are not named form a group of their own."""
-        sides = [list(group) for group in groups]
+        sides = [self._known(*group) for group in groups]
         named = {name for side in sides for name in side}
+        if len(named) < sum(map(len, sides)):
+            raise ValueError("a node is on one side of a partition, not on two")
         rest = [name for name in self.nodes if name not in named]
         sides = [side for side in (*sides, rest) if side]
         self._tell(f"partition {' | '.join(','.join(side) for side in sides)}", "partition")
@@ -67,12 +77,14 @@ class Faults(ABC):
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing through from one node to another; the other direction stays."""
+        self._two(source, target)
         self._tell(f"cut {source} -> {target}", "one-way cut")
         self.network.way(source, target).cut = True
         self.network.hold()
 
     def mend(self, a: str, b: str) -> None:
         """Let two nodes talk again."""
+        self._two(a, b)
         self._tell(f"mend {a} - {b}")
         for way in (self.network.way(a, b), self.network.way(b, a)):
             way.cut = way.stalled = False
@@ -92,12 +104,16 @@ class Faults(ABC):
 
     def stall(self, source: str, target: str) -> None:
         """Hold back the bytes of open connections from one node to another, until `mend`."""
+        self._two(source, target)
         self._tell(f"stall {source} -> {target}", "stall")
         self.network.way(source, target).stalled = True
         self.network.hold()
 
     def loss(self, rate: float, a: str | None = None, b: str | None = None) -> None:
         """Reset connections at this share of frames: on all links, those of `a`, or that of `a`, `b`."""
+        self._known(a, b)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"a share of frames is between 0 and 1, not {rate:g}")
         self._tell(f"loss {rate:g} {a or ''} {b or ''}".rstrip(), "loss" if rate else "")
         for source in self.nodes:
             for target in self.nodes:
@@ -107,6 +123,7 @@ class Faults(ABC):
 
     def delay(self, latency: Latency, a: str | None = None, b: str | None = None) -> None:
         """Set how long frames take: everywhere, on the links of `a`, or between `a` and `b`."""
+        self._known(a, b)
         self._tell(f"delay {latency.median_s:g} s ~{latency.spread:g} {a or ''} {b or ''}".rstrip(), "delay")
         for source in self.nodes:
             for target in self.nodes:
@@ -116,16 +133,21 @@ class Faults(ABC):
 
     def reset(self, a: str, b: str) -> None:
         """Break the connections between two nodes; what was under way arrives again or never."""
+        self._two(a, b)
         if self.network.break_between(a, b):
             self._tell(f"reset {a} - {b}", "reset")
 
     def half_open(self, a: str, b: str) -> None:
         """Let `a` lose its connections to `b` without `b` noticing."""
+        self._two(a, b)
         if self.network.forget_half(a, b):
             self._tell(f"half-open {a} - {b}", "half-open")
 
     def slow(self, name: str, seconds: float) -> None:
         """Let every frame to and from a node take this much longer; 0 makes it fast again."""
+        self._known(name)
+        if not seconds >= 0:
+            raise ValueError(f"frames can only take longer, not {seconds:g} s")
         self._tell(f"slow {name} by {seconds:g} s", "slow node")
         self.network.slowness[name] = seconds
         if not seconds:
@@ -160,6 +182,8 @@ class Faults(ABC):
         """
         place = self.nodes[name]
         process = place.process
+        if lose < 0:
+            raise ValueError(f"a crash loses 0 transactions or more, not {lose}")
         if process is None:
             return
         kind = "crash" if not lose else "crash with torn writes" if lying else "crash with lost writes"
@@ -179,6 +203,7 @@ class Faults(ABC):
 
     def keep_image(self, name: str) -> None:
         """Keep an image of a node's disk as it is now, for `revert_disk`; it replaces an earlier one."""
+        self._known(name)
         self._tell(f"an image of the disk of {name} is kept")
         self.nodes[name].image = self.nodes[name].disk.clone()
 
@@ -285,6 +310,7 @@ class Faults(ABC):
 
     def fill_disk(self, name: str, full: bool = True) -> None:
         """Let a disk refuse writes, or take them again."""
+        self._known(name)
         self._tell(
             f"disk of {name} is {'full' if full else 'not full any more'}", "full disk" if full else ""
         )
@@ -292,6 +318,7 @@ class Faults(ABC):
 
     def clock_jump(self, name: str, seconds: float) -> None:
         """Set a node's wall clock forward, or back where negative."""
+        self._known(name)
         self._tell(f"clock of {name} jumps {seconds:+g} s", "clock jump")
         self.nodes[name].clock.jump(seconds)
 
@@ -304,6 +331,7 @@ class Faults(ABC):
 
     def set_health(self, url: str, answer: Answer, seen_by: str | None = None) -> None:
         """Let a worker's health checks pass, fail, time out or flap; for all nodes, or as one sees it."""
+        self._known(seen_by)
         self._tell(
             f"{url} answers {seen_by or 'everybody'} with {answer}", "" if answer == "pass" else "health"
         )

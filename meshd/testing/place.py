@@ -40,6 +40,8 @@ class SimNode:
     """One node. `settings` are those of the configuration file, by dotted name."""
 
     def __init__(self, cluster: SimCluster, name: str, settings: dict[str, object]) -> None:
+        if "node.name" in settings:
+            raise ValueError("node.name is no setting of a simulated node: it is named when it is made")
         self.name = name
         self.settings = settings
         self.disk = MemoryDisk()
@@ -56,6 +58,11 @@ class SimNode:
         self.process: Process | None = None
         self._cluster = cluster
         self.config = configuration(name, settings)
+
+    def __repr__(self) -> str:
+        """Name the node and what it does."""
+        does = "is down" if self.process is None else "is stopped" if self.process.paused else "runs"
+        return f"<SimNode {self.name} {does}>"
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -142,26 +149,28 @@ class SimNode:
 
     def patch(self, url: str, **fields: Any) -> Worker:
         """Change some fields of an own worker."""
-        id = self.id_of(url)
+        id = self._served(url)
         return self._command(f"patch {url}", lambda now: self.plane.patch(id, fields, None, now), url)
 
     def remove(self, url: str, drain: bool = True) -> None:
         """Remove an own worker, after it has drained."""
-        id = self.id_of(url)
+        id = self._served(url)
         self._command(f"remove {url}", lambda now: self.plane.remove(id, now, drain), url, removes=True)
 
     def drain(self, url: str) -> Worker:
         """Take an own worker out of rotation."""
-        id = self.id_of(url)
+        id = self._served(url)
         return self._command(f"drain {url}", lambda now: self.plane.drain(id, now), url)
 
     def undrain(self, url: str) -> Worker:
         """Bring it back."""
-        id = self.id_of(url)
+        id = self._served(url)
         return self._command(f"undrain {url}", lambda now: self.plane.undrain(id, now), url)
 
     def set_config(self, name: str, value: bytes | None) -> None:
-        """Set a cluster-wide setting, or unset it (None)."""
+        """Set a cluster-wide setting, or unset it (None); `value` is as `encode_value` makes it."""
+        if value is not None and not isinstance(value, bytes):
+            raise ValueError(f"{name} is set to bytes, as made by encode_value({value!r})")
         key = CONFIG_PREFIX + name
 
         def write(now: float) -> None:
@@ -189,6 +198,11 @@ class SimNode:
         """The id under which this node registers a URL."""
         return worker_id(self.name, normalise_url(url))
 
+    def _served(self, url: str) -> str:
+        """The id under which a client finds a URL here: an own worker's, or that of the import shown."""
+        worker = self.plane.registry.by_url(normalise_url(url))
+        return self.id_of(url) if worker is None or worker.is_local else worker.id
+
     def _command(self, what: str, action: Callable[[float], T], url: str, removes: bool = False) -> T:
         process = self.running
         if process.paused or process.leaving:
@@ -207,6 +221,14 @@ class SimNode:
             write = checks.written(process, url, removes)
             process.persister.when_committed(lambda: checks.acknowledged(process, write))
         return result
+
+
+class Places(dict[str, SimNode]):
+    """The nodes of a cluster by name."""
+
+    def __missing__(self, name: str) -> SimNode:
+        """Raise ValueError: a test that means a node which is not there must not pass."""
+        raise ValueError(f"there is no node {name!r}; there are {', '.join(self)}")
 
 
 def configuration(name: str, settings: dict[str, object]) -> Config:

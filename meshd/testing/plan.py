@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from meshd.testing.names import node_names
+
 FORMAT: Final = "meshd-sim-plan-1"
 
 Arg = str | int | float | bool | None
@@ -87,7 +89,7 @@ class Plan:
         return cls.from_json(path.read_text(encoding="utf-8"))
 
 
-WORK: Final = {"register": 10, "replace": 4, "remove": 5, "drain": 1, "undrain": 1, "config": 3, "health": 4}
+WORK: Final = {"register": 10, "replace": 4, "remove": 5, "drain": 3, "undrain": 2, "config": 3, "health": 4}
 NET: Final = {
     "partition": 4,
     "isolate": 2,
@@ -137,7 +139,7 @@ def make_plan(seed: int, profile: str = "all", nodes: int = 5, safety_s: float |
     safety_s = usual_s if safety_s is None else safety_s
     rng = random.Random(f"plan/{seed}/{profile}/{nodes}")
     kinds, weights = zip(*PROFILES[profile].items(), strict=True)
-    names = [chr(ord("a") + number) for number in range(nodes)]
+    names = node_names(nodes)
     made = []
     for at in sorted(rng.uniform(0.0, safety_s) for _ in range(steps)):
         do = rng.choices(kinds, weights)[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from meshd.errors import ConfigError
+from meshd.testing.names import node_names
 from meshd.testing.place import configuration
 from meshd.testing.plan import Plan, Step
 from meshd.testing.play import DEEDS, Outcome, play
@@ -33,7 +34,7 @@ def read(path: Path) -> Plan:
         raise ValueError(f"it has {plan.nodes} nodes; 1 to {MOST_NODES} can be played")
     if not 0 <= plan.safety_s <= LONGEST_S:
         raise ValueError(f"its safety phase takes {plan.safety_s:g} s; 0 to {LONGEST_S:g} can be played")
-    names = [chr(ord("a") + number) for number in range(plan.nodes)]
+    names = node_names(plan.nodes)
     try:
         configuration(names[0], dict(plan.settings))
     except ConfigError as error:

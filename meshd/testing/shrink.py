@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from meshd.testing.names import node_name
 from meshd.testing.plan import Plan, Step
 
 Shows = Callable[[Plan], bool]
@@ -50,7 +51,7 @@ def _fewer_steps(plan: Plan, holds: Shows) -> Plan:
 
 def _fewer_nodes(plan: Plan, holds: Shows) -> Plan:
     while plan.nodes > 2:
-        last = chr(ord("a") + plan.nodes - 1)
+        last = node_name(plan.nodes - 1)
         named = {
             part
             for step in plan.steps

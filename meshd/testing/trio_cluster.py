@@ -32,6 +32,7 @@ from meshd.storage.memory import MemoryDisk, MemoryStorage
 from meshd.testing.clock import EPOCH_MS
 from meshd.testing.cluster import SimTimeout
 from meshd.testing.health import HealthScript
+from meshd.testing.names import node_names
 from meshd.testing.network import PORT
 from meshd.testing.place import NotRunning, configuration
 from meshd.testing.trace import CLUSTER, Trace
@@ -179,7 +180,7 @@ class TrioCluster:
     """The cluster; made by `run_seeded`."""
 
     def __init__(self, nodes: int | Iterable[str], seed: int, settings: Mapping[str, object]) -> None:
-        names = [_name(number) for number in range(nodes)] if isinstance(nodes, int) else list(nodes)
+        names = node_names(nodes) if isinstance(nodes, int) else list(nodes)
         if not names:
             raise ValueError("a cluster has at least one node")
         self.seed = seed
@@ -327,7 +328,3 @@ def run_seeded(
         error.add_note(f"simulated cluster under trio, seed {seed}:\n{last}")
         raise error
     return cluster.trace
-
-
-def _name(number: int) -> str:
-    return chr(ord("a") + number) if number < 26 else f"n{number}"
