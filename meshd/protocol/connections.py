@@ -284,14 +284,17 @@ class Connections:
         self.replicator.first_vector_heard(session, now)
 
     def _hear_members(self, session: Session, rows: Iterable[MemberRow], now: float) -> None:
-        self.heart.spread_members()
+        gossip = any(row.name != session.name for row in rows)
+        if gossip:
+            self.heart.spread_members()
         for row in rows:
             known = self._members.get(row.name)
             if known is not None and known.row == row:
                 session.members_dirty.pop(row.name, None)  # most neighbours bring the same
             else:
                 self._heard_member(session, row, now)
-        self.heart.spread_members(session)
+        if gossip:
+            self.heart.spread_members(session)
 
     def _heard_member(self, session: Session, row: MemberRow, now: float) -> None:
         if row.name == self._settings.node:

@@ -102,8 +102,8 @@ class Heart:
     def spread_members(self, source: Session | None = None) -> None:
         """Changed rows are due to each peer that does not hear from that member; `source` just told them."""
         members, changed = self._members, self._members.changed
-        if not changed or (source is not None and changed.keys() == {source.name}):
-            return  # of a peer's own row, others are told with the rest
+        if not changed:
+            return
         for session in self._sessions.values():
             if session is source:
                 continue
