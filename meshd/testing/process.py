@@ -20,23 +20,18 @@ from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberCha
 from meshd.runtime.limits import DEADLINE_READ_S
 from meshd.storage.memory import MemoryStorage
 from meshd.testing.disk import SimPersister
+from meshd.testing.loops import WorkerLoops
 from meshd.testing.network import PORT, End
 from meshd.testing.version import newer_frame
 from meshd.wire.codec import decode, encode
 from meshd.wire.errors import WireError
 from meshd.workers.events import Event
-from meshd.workers.health_loop import CHECKS_AT_ONCE
-from meshd.workers.health_schedule import CheckRequest
-from meshd.workers.inbound_loop import SLICE
-from meshd.workers.reconcile_loop import SLICE as SWEEP_SLICE
 
 if TYPE_CHECKING:
     from meshd.testing.cluster import SimCluster
     from meshd.testing.place import SimNode
     from meshd.wire.messages import Message
 
-SLICE_S = 0.003
-"""What a slice of marks costs; so long the others have their turn."""
 SHORTEST_TICK_S = 0.001
 
 
@@ -64,8 +59,6 @@ class Process:
         self._dispatching = False
         self._woken = False
         self._holds = 0
-        self._checks_in_flight = 0
-        self._inbound_planned = False
         self._timers: dict[str, float] = {}
         self._ticked_at = -1.0
         self._deadlines_read_at = -1.0
@@ -93,7 +86,7 @@ class Process:
         self.events = self.plane.events.subscribe()
         self._network.listen(self)
         self.node.add_addresses([f"{seed}:{PORT}" for seed in seeds], "static", self.now)
-        self._plan_reconcile()
+        self._loops = WorkerLoops(self, cluster.health, self._checks)
         self._woken = True
         self.dispatch()
 
@@ -150,10 +143,9 @@ class Process:
         deadline = self.plane.next_tick()
         if deadline is not None:
             self._at(deadline, "plane", self._tick_plane)
-        if self._checks_in_flight < CHECKS_AT_ONCE:
-            deadline = self.plane.next_check()
-            if deadline is not None:
-                self._at(deadline, "checks", self._make_checks)
+        deadline = self._loops.next_check()
+        if deadline is not None:
+            self._at(deadline, "checks", self._make_checks)
 
     def _look_again(self) -> None:
         self._will_read = False
@@ -170,6 +162,13 @@ class Process:
     def _tick_plane(self) -> None:
         self._woken = True
         self.dispatch()
+
+    def _make_checks(self) -> None:
+        self._loops.make_checks()
+        self._keep_time()
+
+    def _wake(self) -> None:
+        self._woken = True
 
     # -- pausing and ending ----------------------------------------------------------------------
 
@@ -285,7 +284,7 @@ class Process:
         finally:
             self._dispatching = False
         if self.plane.has_news:
-            self._plan_inbound()
+            self._loops.plan_inbound()
         self._keep_time()
         self._checks.dispatched(self)
 
@@ -343,51 +342,6 @@ class Process:
 
     def _release_sends(self) -> None:
         self._holds -= 1
-        self.dispatch()
-
-    # -- the worker loops ------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        self._woken = True
-
-    def _plan_inbound(self) -> None:
-        if not self._inbound_planned:
-            self._inbound_planned = True
-            self.later(SLICE_S, self._inbound)
-
-    def _inbound(self) -> None:
-        self._inbound_planned = False
-        self.plane.step_news(self.now, SLICE)
-        self.dispatch()
-
-    def _plan_reconcile(self) -> None:
-        self.later(self.config.sync.reconcile_interval_s, self._reconcile)
-
-    def _reconcile(self) -> None:
-        self.plane.mark_all(self.now)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        more = self.plane.step_sweep(self.now, SWEEP_SLICE)
-        self.dispatch()
-        if more:
-            self.later(0.0, self._sweep)
-        else:
-            self._plan_reconcile()
-
-    def _make_checks(self) -> None:
-        room = CHECKS_AT_ONCE - self._checks_in_flight
-        for request in self.plane.due_checks(self.now, room) if room else ():
-            self._checks_in_flight += 1
-            found = self._cluster.health.check(self.name, request.target.url, request.target.timeout_s)
-            self._heap.after(found.takes_s, self.call, self._checked, request, found.cause)
-        self._keep_time()
-
-    def _checked(self, request: CheckRequest, cause: str | None) -> None:
-        self._checks_in_flight -= 1
-        result = request.passed() if cause is None else request.failed(cause)
-        self._checks.check_done(self, request, cause)
-        self.plane.check_done(result, self.now)
         self.dispatch()
 
     # -- telling ---------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ def test_the_simulator_drives_the_plane_by_the_calls_of_the_loops(root: Path) ->
     rooms = [root / "meshd/workers", root / "meshd"]
     loops = [path for room in rooms for path in room.glob("*_loop.py")] + [root / "meshd/daemon.py"]
     driven = calls_on(loops, {"plane", "_plane"}) - NOT_DRIVING
-    simulated = calls_on([root / "meshd/testing/process.py"], {"plane"}) - NOT_DRIVING
+    driving = [root / "meshd/testing/process.py", root / "meshd/testing/loops.py"]
+    simulated = calls_on(driving, {"plane", "_plane"}) - NOT_DRIVING
     assert simulated == driven
 
 
