@@ -8,7 +8,7 @@ logged once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -59,8 +59,16 @@ class LiveSettings:
         capacity: CapacityTracker,
         log_control: LogControl,
         sealer: Sealer | None = None,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        notice: Callable[[str, str, dict[str, object]], None] | None = None,
     ) -> None:
-        """Begin with `own`, the node's own configuration; the parts already follow it. Call `apply` next."""
+        """Begin with `own`, the node's own configuration; the parts already follow it. Call `apply` next.
+
+        `clock` gives monotonic seconds; `notice` gets level, event and fields, in place of the log.
+        """
+        self._clock = clock
+        self._notice = notice or _log_notice
         self._own = own
         self._store = store
         self._plane = plane
@@ -103,14 +111,15 @@ class LiveSettings:
         self.config = now = settled.config
         health = plane_settings(now)
         if reread or health != self._plane.settings:
-            self._plane.reconfigure(health, trio.current_time(), sealer=self._sealer)
+            self._plane.reconfigure(health, self._clock(), sealer=self._sealer)
         if now.capacity != before.capacity:
             self._capacity.apply_settings(capacity_settings(now.capacity))
         if now.log.level != (self._log_control.level if reread else before.log.level):
             self._log_control.set_level(now.log.level)
         for name in RELOADABLE:
             if now.get(name) != before.get(name):
-                _log.info("setting_changed", setting=name, value=now.get(name), source=now.sources.get(name))
+                fields = {"setting": name, "value": now.get(name), "source": now.sources.get(name)}
+                self._notice("info", "setting_changed", fields)
         self._changed.set()
         self._changed = trio.Event()
 
@@ -129,7 +138,7 @@ class LiveSettings:
     def _tell(self, problems: Mapping[str, str]) -> None:
         for name, problem in problems.items():
             if self._told.get(name) != problem:
-                _log.warning("cluster_setting_left_out", setting=name, reason=problem)
+                self._notice("warning", "cluster_setting_left_out", {"setting": name, "reason": problem})
         self._told = dict(problems)
 
     # --- reading and writing ------------------------------------------------------------------------
@@ -175,6 +184,10 @@ class LiveSettings:
         self._store.delete(key)
         self.apply()
         return self.row(name) if name in CLUSTER_WIDE else None
+
+
+def _log_notice(level: str, event: str, fields: dict[str, object]) -> None:
+    (_log.warning if level == "warning" else _log.info)(event, **fields)
 
 
 def plane_settings(config: Config) -> PlaneSettings:

@@ -23,6 +23,7 @@ from meshd.testing.copies import DisksHoldAll, EventsTellAll, SettingsGoForward,
 from meshd.testing.faults import Faults
 from meshd.testing.health import HealthScript
 from meshd.testing.heap import EventHeap
+from meshd.testing.inforce import CapacityAddsUp, SettingsAreInForce
 from meshd.testing.invariants import (
     EventsSuffice,
     LocalsStay,
@@ -59,6 +60,8 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     EventsTellAll,
     SettingsGoForward,
     TheLivingAreKept,
+    SettingsAreInForce,
+    CapacityAddsUp,
 )
 """All that is checked, in the order in which it is looked at."""
 

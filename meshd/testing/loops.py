@@ -32,7 +32,8 @@ class WorkerLoops:
         self._checks = checks
         self._in_flight = 0
         self._inbound_planned = False
-        self._plan_reconcile()
+        self._passes_planned = 0
+        self._pause()
 
     # -- inbound ---------------------------------------------------------------------------------
 
@@ -49,12 +50,27 @@ class WorkerLoops:
 
     # -- reconcile -------------------------------------------------------------------------------
 
-    def _plan_reconcile(self) -> None:
-        self._process.later(self._process.config.sync.reconcile_interval_s, self._reconcile)
+    def interval_changed(self) -> None:
+        """Settings may have changed: another interval counts for the pause under way, too."""
+        if self._pausing and self._interval_s != self._process.settings.config.sync.reconcile_interval_s:
+            self._plan_pass()
 
-    def _reconcile(self) -> None:
-        self._plane.mark_all(self._process.now)
-        self._sweep()
+    def _pause(self) -> None:
+        self._pausing = True
+        self._began = self._process.now
+        self._plan_pass()
+
+    def _plan_pass(self) -> None:
+        self._interval_s = self._process.settings.config.sync.reconcile_interval_s
+        left_s = max(0.0, self._began + self._interval_s - self._process.now)
+        self._passes_planned += 1
+        self._process.later(left_s, partial(self._reconcile, self._passes_planned))
+
+    def _reconcile(self, number: int) -> None:
+        if number == self._passes_planned:  # else it is planned for another time by now
+            self._pausing = False
+            self._plane.mark_all(self._process.now)
+            self._sweep()
 
     def _sweep(self) -> None:
         more = self._plane.step_sweep(self._process.now, SWEEP_SLICE)
@@ -62,7 +78,7 @@ class WorkerLoops:
         if more:
             self._process.later(0.0, self._sweep)
         else:
-            self._plan_reconcile()
+            self._pause()
 
     # -- health ----------------------------------------------------------------------------------
 

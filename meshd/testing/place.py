@@ -16,6 +16,7 @@ from meshd.errors import MeshdError
 from meshd.storage.memory import MemoryDisk
 from meshd.testing.clock import SimClock
 from meshd.testing.process import Process
+from meshd.workers.capacity import CapacitySnapshot
 from meshd.workers.model import parse_spec
 from meshd.workers.plane import WorkerPlane
 from meshd.workers.record import worker_id
@@ -124,6 +125,15 @@ class SimNode:
         """Why a URL is or is not routable here."""
         return self.plane.explain_url(url, self.running.now)
 
+    def setting(self, name: str) -> object:
+        """The value of a setting that is in force on this node."""
+        return self.running.settings.config.get(name)
+
+    def capacity(self, model: str | None = None) -> CapacitySnapshot:
+        """The capacity of the workers that are routable here, of all or for one model."""
+        tracker = self.running.capacity
+        return tracker.read() if model is None else tracker.for_model(model)
+
     def config_values(self) -> dict[str, bytes]:
         """The cluster-wide settings that are visible here."""
         values = {}
@@ -167,17 +177,18 @@ class SimNode:
         id = self._served(url)
         return self._command(f"undrain {url}", lambda now: self.plane.undrain(id, now), url)
 
-    def set_config(self, name: str, value: bytes | None) -> None:
-        """Set a cluster-wide setting, or unset it (None); `value` is as `encode_value` makes it."""
-        if value is not None and not isinstance(value, bytes):
-            raise ValueError(f"{name} is set to bytes, as made by encode_value({value!r})")
-        key = CONFIG_PREFIX + name
+    def set_config(self, name: str, value: object) -> None:
+        """Set a cluster-wide setting, or unset it (None), as `meshctl config set` does.
+
+        Raises what the API answers with: for a setting or value that cannot be, or one that is not set.
+        """
+        settings = self.running.settings
 
         def write(now: float) -> None:
             if value is None:
-                self.node.delete(key)
+                settings.unset_for_cluster(name)
             else:
-                self.node.put(key, value)
+                settings.set_for_cluster(name, value)
 
         self._command(f"config {name}={value!r}", write, "")
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from meshd.config_live import encode_value
 from meshd.errors import MeshdError
 from meshd.testing.checks import Invariant, Violation
 from meshd.testing.cluster import INVARIANTS, SimCluster, SimTimeout
@@ -147,7 +146,7 @@ def _restarting(cluster: SimCluster, name: str) -> None:
 
 def _config(cluster: SimCluster, name: str, number: int, value: int | None) -> None:
     setting = ("capacity.slots_per_worker", "capacity.override", "capacity.max_concurrent_requests")[number]
-    cluster[name].set_config(setting, None if value is None else encode_value(value))
+    cluster[name].set_config(setting, value)
 
 
 def _register(cluster: SimCluster, name: str, number: int, mark: int) -> None:

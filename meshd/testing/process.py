@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from meshd.build import build_node, build_plane
 from meshd.config import Config
 from meshd.errors import StorageError
+from meshd.live_settings import LiveSettings
 from meshd.protocol.effects import CloseConnection, Dial, KeysChanged, MemberChanged, Notice, Persist, Wake
 from meshd.runtime.limits import DEADLINE_READ_S
 from meshd.storage.memory import MemoryStorage
@@ -25,6 +26,8 @@ from meshd.testing.network import PORT, End
 from meshd.testing.version import newer_frame
 from meshd.wire.codec import decode, encode
 from meshd.wire.errors import WireError
+from meshd.workers.capacity import capacity_settings
+from meshd.workers.capacity_tracker import CapacityTracker
 from meshd.workers.events import Event
 
 if TYPE_CHECKING:
@@ -33,6 +36,17 @@ if TYPE_CHECKING:
     from meshd.wire.messages import Message
 
 SHORTEST_TICK_S = 0.001
+
+
+class LogLevel:
+    """The level of a log that nobody reads."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def set_level(self, level: str) -> None:
+        """See `LogControl`."""
+        self.level = level
 
 
 class Process:
@@ -64,9 +78,8 @@ class Process:
         self._deadlines_read_at = -1.0
         self._will_read = False
         self.leaving = False
-        self.storage = MemoryStorage(
-            place.disk, durability=place.config.store.durability, node_name=self.name
-        )
+        durability = self.config.store.durability
+        self.storage = MemoryStorage(place.disk, durability=durability, node_name=self.name)
         try:
             state = self.storage.load()
         except StorageError:
@@ -82,6 +95,20 @@ class Process:
         self.plane = build_plane(self.config, self.node, rng, self.now)
         self.plane.on_wake(self._wake)
         self.plane.on_notice(self._plane_notice)
+        workers = self.plane.registry
+        self.capacity = CapacityTracker(
+            self.plane.events, lambda: workers.list().workers, capacity_settings(self.config.capacity)
+        )
+        self.settings = LiveSettings(
+            self.config,
+            self.node.store,
+            self.plane,
+            self.capacity,
+            LogLevel(self.config.log.level),
+            clock=lambda: self.now,
+            notice=self._plane_notice,
+        )
+        self.settings.apply()
         self.note_events = self._trace.on
         self.events = self.plane.events.subscribe()
         self._network.listen(self)
@@ -302,6 +329,8 @@ class Process:
                     self.persister.when_committed(self._release_sends)
             case KeysChanged(keys):
                 self.plane.take_in(keys, self.now)
+                self.settings.keys_changed(keys)
+                self._loops.interval_changed()
                 self._checks.keys_changed(self, keys)
             case MemberChanged(name, state, previous):
                 self.note("member", f"{name} is {state}" + (f", was {previous}" if previous else ""))

@@ -9,7 +9,6 @@ import pytest
 from crdt.lww_map import Change, LwwMap
 from crdt.persist import DropKeys, PutMeta, StoreOp
 from crdt.view import View, Visible
-from meshd.config_live import encode_value
 from meshd.protocol.effects import Notice
 from meshd.protocol.node import MeshNode
 from meshd.storage.fold import OpFold
@@ -48,7 +47,7 @@ def lead_a_life(cluster: SimCluster) -> None:
     a.register(URL, api_key="secret")
     a.register(LOOPBACK)
     a.register("http://10.0.0.2:8000")
-    a.set_config("capacity.override", encode_value(3))
+    a.set_config("capacity.override", 3)
     cluster.run_for(3)
     a.drain(URL)
     a.remove(LOOPBACK, drain=False)
@@ -142,15 +141,15 @@ def test_a_change_of_which_no_event_tells_is_noticed(kind: Kind, monkeypatch: py
 def test_a_setting_that_is_written_over_one_that_was_seen_must_win(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LwwMap, "_next_version", lambda self, key: 1)
     cluster = checked()
-    cluster["b"].set_config("capacity.override", encode_value(3))
+    cluster["b"].set_config("capacity.override", 3)
     cluster.run_for(1)
-    objects(SettingsGoForward, lambda: cluster["a"].set_config("capacity.override", encode_value(4)))
+    objects(SettingsGoForward, lambda: cluster["a"].set_config("capacity.override", 4))
 
 
 def test_a_setting_that_went_with_a_forgotten_node_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LwwMap, "_sole_winner", lambda self, owner, entry: False)
     cluster = checked()
-    cluster["c"].set_config("capacity.override", encode_value(3))
+    cluster["c"].set_config("capacity.override", 3)
     cluster.run_for(1)
     cluster.crash("c")
     cluster.run_for(20)
@@ -164,11 +163,11 @@ def test_a_setting_that_shows_an_older_value_is_noticed(monkeypatch: pytest.Monk
     winner = View._multi
     monkeypatch.setattr(View, "_multi", oldest)
     cluster = checked()
-    cluster["a"].set_config("capacity.override", encode_value(3))
+    cluster["a"].set_config("capacity.override", 3)
     cluster.run_for(1)
 
     def act() -> None:
-        cluster["b"].set_config("capacity.override", encode_value(4))
+        cluster["b"].set_config("capacity.override", 4)
         cluster.converge()
 
     objects(SettingsGoForward, act)

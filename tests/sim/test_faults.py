@@ -407,7 +407,6 @@ def test_a_node_that_is_not_there_is_never_passed_over(mistake: Callable[[SimClu
         (lambda cluster: cluster.run_for(-5), "time passes forwards"),
         (lambda cluster: cluster.add("a"), "there is a node 'a' already"),
         (lambda cluster: cluster.add("d", node__name="x"), "named when it is made"),
-        (lambda cluster: cluster["a"].set_config("capacity.override", 5), "made by encode_value"),
         (lambda cluster: SimCluster(0), "one node or more"),
         (lambda cluster: SimCluster(["a", "a"]), "a name of its own"),
     ],
