@@ -13,9 +13,9 @@ from crdt.errors import MapError
 from crdt.lww_map import LwwMap
 from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
 from meshd.protocol.effects import CloseConnection, Notice, Wake
-from meshd.protocol.greeting import Greeting, name_clash, refusal, settle
+from meshd.protocol.greeting import Greeting, name_clash, own_hello, refusal, settle
 from meshd.protocol.heartbeat import Heart
-from meshd.protocol.members import LEFT, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
+from meshd.protocol.members import ALIVE, LEFT, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
 from meshd.protocol.ownership import Ownership
 from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Phase, Session
@@ -23,7 +23,6 @@ from meshd.protocol.settings import NodeSettings
 from meshd.wire.errors import WireError
 from meshd.wire.limits import MAX_WAITING
 from meshd.wire.messages import (
-    PROTOCOL_VERSION,
     Begin,
     Data,
     Heartbeat,
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
 
 PEERS_TOLD_S = 0.1
 """How long after a connection came or went the others are told, with all that changed meanwhile."""
-
-FEATURES = ("offers", "relays")
 
 
 class Connections:
@@ -100,7 +97,7 @@ class Connections:
             self._peers_changed(now)
             self._emit(Notice("info", "peer_disconnected", {"peer": session.name, "reason": reason}))
             for waiting in list(self._contested.values()):
-                if waiting.contest == conn:
+                if waiting.contest == conn and waiting.phase is Phase.CONTESTED:
                     self._open(waiting, now)
         if session.dialled is None:
             return
@@ -170,13 +167,16 @@ class Connections:
             assert present is not None
             session.phase = Phase.CONTESTED
             self._contested[session.conn] = session
-            session.contest = present.conn
-            session.contest_until = now + 2 * self._settings.probe_timeout_s
-            session.contest_token = self.heart.next_token()
-            present.pings.append(session.contest_token)
-            self._wake(present.conn)
+            self._contest(session, present, now)
         else:
             self._open(session, now)
+
+    def _contest(self, session: Session, present: Session, now: float) -> None:
+        session.contest = present.conn
+        session.contest_until = now + 2 * self._settings.probe_timeout_s
+        session.contest_token = self.heart.next_token()
+        present.pings.append(session.contest_token)
+        self._wake(present.conn)
 
     def _refuse(self, session: Session, reject: Reject) -> None:
         fields = {"remote": session.remote, "peer": session.name, "code": reject.code, "reason": reject.text}
@@ -202,10 +202,13 @@ class Connections:
             present.close_reason = "redundant"
             self.close(present, "replaced by another connection to the same node")
         self._contested.pop(session.conn, None)
-        self._silent_at = min(self._silent_at, now + self._settings.down_after_s)
+        self._silent_at = min(self._silent_at, session.heard_at + self._settings.down_after_s)
         session.phase = Phase.OPEN
         session.opened_at = now
         self.open[session.name] = session
+        for other in self._contested.values():
+            if other.name == session.name and other.nonce != session.nonce:
+                self._contest(other, session, now)  # the life that it now has to outlast
         self.heart.peers_changed()
         if session.dialled is not None:
             self._dialer.succeeded(session.dialled, session.name)
@@ -291,8 +294,9 @@ class Connections:
             known = self._members.get(row.name)
             if known is not None and known.row == row:
                 session.members_dirty.pop(row.name, None)  # most neighbours bring the same
-            else:
-                self._heard_member(session, row, now)
+                if known.state == ALIVE and self._dialer.knows(row.address):
+                    continue
+            self._heard_member(session, row, now)
         if gossip:
             self.heart.spread_members(session)
 
@@ -333,7 +337,7 @@ class Connections:
                 session.heartbeat_due = True
                 self._wake(session.conn)
         for session in list(self._contested.values()):
-            if now >= session.contest_until:
+            if now >= session.contest_until and session.phase is Phase.CONTESTED:
                 self._open(session, now)
         if now >= self._silent_at:
             self._give_up_silent(now)
@@ -366,7 +370,7 @@ class Connections:
         """What to send over this connection now, most urgent first; computed at this moment."""
         if session.hello_due:
             session.hello_due = False
-            return self._own_hello()
+            return own_hello(self._settings, self._ownership.nonce, self.heart.address)
         if session.reject is not None:
             reject, session.reject = session.reject, None
             return reject
@@ -385,17 +389,3 @@ class Connections:
             owner = next(iter(session.pulls))
             return Pull(owner, session.pulls.pop(owner))
         return self.replicator.next_frame(session)
-
-    def _own_hello(self) -> Hello:
-        settings = self._settings
-        return Hello(
-            PROTOCOL_VERSION,
-            PROTOCOL_VERSION,
-            settings.cluster,
-            settings.node,
-            self._ownership.nonce,
-            self.heart.address,
-            settings.zone,
-            settings.version,
-            FEATURES,
-        )

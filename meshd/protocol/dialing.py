@@ -50,6 +50,8 @@ class Dialer:
         for address in addresses:
             target = self._targets.get(address)
             if target is not None:
+                if target.source == "gossip":
+                    target.source = source  # given, it is to be tried for ever
                 if not (target.busy or target.failures or target.leads_to):
                     self._plan(address, target, min(target.next_at, now + delay_s))
             elif address and len(self._targets) < MAX_ADDRESSES:
@@ -60,6 +62,10 @@ class Dialer:
         if target.next_at != at:
             target.next_at = at
             heapq.heappush(self._schedule, (at, address))
+
+    def knows(self, address: str) -> bool:
+        """Whether the address is among those that are tried."""
+        return address in self._targets
 
     def retry_now(self, addresses: Iterable[str], now: float) -> None:
         """Somebody asked for these addresses by hand: try them at once."""

@@ -13,7 +13,10 @@ from __future__ import annotations
 from enum import Enum
 
 from meshd.protocol.session import Session
+from meshd.protocol.settings import NodeSettings
 from meshd.wire.messages import PROTOCOL_VERSION, Hello, Reject
+
+FEATURES = ("offers", "relays")
 
 
 class Greeting(Enum):
@@ -25,6 +28,21 @@ class Greeting(Enum):
     CONTEST = "contest"  # wait for a sign of the life that holds the name
     SELF = "self"
     REFUSE = "refuse"
+
+
+def own_hello(settings: NodeSettings, nonce: int, address: str) -> Hello:
+    """What the life `nonce` of a node that listens at `address` says first."""
+    return Hello(
+        PROTOCOL_VERSION,
+        PROTOCOL_VERSION,
+        settings.cluster,
+        settings.node,
+        nonce,
+        address,
+        settings.zone,
+        settings.version,
+        FEATURES,
+    )
 
 
 def refusal(hello: Hello, me: str, cluster: str) -> Reject | None:

@@ -108,3 +108,13 @@ def test_only_addresses_from_gossip_are_dropped() -> None:
     d.drop("a:1")
     d.drop("b:1")
     assert d.due(0.0, set()) == ["a:1"]
+
+
+@pytest.mark.req("MSH-1", "MSH-3")
+def test_an_address_from_gossip_that_is_given_as_well_is_kept() -> None:
+    d = Dialer(random.Random(1))
+    d.add(["a:1"], "gossip", 0.0)
+    d.add(["a:1"], "static", 0.0)
+    d.add(["a:1"], "gossip", 0.0)
+    d.drop("a:1")
+    assert d.due(0.0, set()) == ["a:1"]

@@ -231,7 +231,9 @@ def test_of_several_that_wait_for_a_name_one_gets_it() -> None:
         node.receive(conn, Hello(1, 1, "default", "a", nonce, "a:1", "", "1"), pump.now)
     assert node.connections.open["a"].conn == 901
     node.connection_closed(901, "reset", pump.now)
-    held = node.connections.open["a"]
-    assert held.phase is Phase.OPEN
-    others = [s for s in node.connections.by_conn.values() if s is not held]
-    assert [s.phase for s in others] == [Phase.CLOSING]
+    first, second = node.connections.by_conn[902], node.connections.by_conn[903]
+    assert node.connections.open["a"] is first
+    assert (first.phase, second.phase) == (Phase.OPEN, Phase.CONTESTED)
+    node.tick(pump.now + 2.0)  # the first gives no sign that it lives
+    assert node.connections.open["a"] is second
+    assert (first.phase, second.phase) == (Phase.CLOSING, Phase.OPEN)
