@@ -132,10 +132,12 @@ class Sync:
         stats = self.stats
         while self._sweep and budget > 0:
             budget -= 1
-            act = self._settle_guarded(key_of(self._sweep.pop()), now)
+            key = key_of(self._sweep.pop())
+            told = key in self._dirty  # its turn would have come: nothing was missed
+            act = self._settle_guarded(key, now)
             stats.compared += 1
             stats.last_compared += 1
-            if act is not Act.NOTHING:
+            if act is not Act.NOTHING and not told:
                 stats.repairs += 1
                 stats.last_repairs += 1
         if self._sweeping and not self._sweep:

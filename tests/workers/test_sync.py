@@ -493,6 +493,22 @@ def test_a_reconcile_pass_does_nothing_when_nothing_differs() -> None:
 
 
 @pytest.mark.req("SYN-10")
+def test_what_a_reconcile_pass_does_ahead_of_waiting_news_is_no_repair() -> None:
+    planes = Planes("a", "b")
+    planes["a"].register()
+    planes.settle()
+    plane = planes["b"].plane
+    plane.mark_all(0)
+    planes["a"].plane.remove(worker_id("a", URL), 0)
+    planes.mesh.deliver()
+    plane.keys_changed(planes["b"].store.take_changed(), 0)
+    assert plane.has_news
+    plane.step_sweep(0, 10)
+    assert planes["b"].status() is None
+    assert plane.reconcile_stats.repairs == 0
+
+
+@pytest.mark.req("SYN-10")
 def test_a_reconcile_pass_repairs_a_missed_put_a_missed_tombstone_and_a_missed_publish() -> None:
     planes = Planes("a", "b")
     planes["a"].register()
