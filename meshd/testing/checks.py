@@ -17,6 +17,7 @@ from meshd.workers.health_schedule import CheckRequest
 
 if TYPE_CHECKING:
     from meshd.testing.cluster import SimCluster
+    from meshd.testing.network import End
     from meshd.testing.process import Process
 
 
@@ -63,6 +64,9 @@ class Invariant:
 
     def sent(self, process: Process, message: Message) -> None:
         """A message is about to be sent."""
+
+    def received(self, process: Process, end: End, message: Message) -> None:
+        """A message came in at this end of a connection, and the node was told."""
 
     def noticed(self, process: Process, level: str, event: str, fields: dict[str, object]) -> None:
         """Something was logged."""
@@ -114,6 +118,7 @@ class Checks:
         }
         self._persisted = self._wants["persisted"]
         self._sent = self._wants["sent"]
+        self._received = self._wants["received"]
 
     def started(self, process: Process) -> None:
         """See Invariant."""
@@ -147,6 +152,11 @@ class Checks:
         """See Invariant."""
         for told in self._sent:
             told(process, message)
+
+    def received(self, process: Process, end: End, message: Message) -> None:
+        """See Invariant."""
+        for told in self._received:
+            told(process, end, message)
 
     def noticed(self, process: Process, level: str, event: str, fields: dict[str, object]) -> None:
         """See Invariant."""

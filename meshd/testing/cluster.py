@@ -41,6 +41,7 @@ from meshd.testing.names import node_names
 from meshd.testing.network import Network
 from meshd.testing.place import Places, SimNode
 from meshd.testing.process import Process
+from meshd.testing.safety import MembersAreAsHeard, WhoCanTalkMeets
 from meshd.testing.trace import Trace
 
 INVARIANTS: tuple[type[Invariant], ...] = (
@@ -62,6 +63,8 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     TheLivingAreKept,
     SettingsAreInForce,
     CapacityAddsUp,
+    MembersAreAsHeard,
+    WhoCanTalkMeets,
 )
 """All that is checked, in the order in which it is looked at."""
 

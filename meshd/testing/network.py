@@ -72,6 +72,7 @@ class End:
         "heard",
         "number",
         "open",
+        "opened_at",
         "process",
         "said_goodbye",
         "waiting",
@@ -86,6 +87,7 @@ class End:
         self.number = 0
         """The process's name for the connection, once it knows of it."""
         self.open = True
+        self.opened_at = 0.0
         self.heard = False
         """Whether a frame has come."""
         self.closing = ""
@@ -169,6 +171,13 @@ class Network:
         """Whether a connection between two hosts could be made and used now."""
         return self.linked(a, b) and not (self.way(a, b).blocked or self.way(b, a).blocked)
 
+    def is_sound(self, a: str, b: str) -> bool:
+        """Whether nothing at all is wrong between two hosts."""
+        if not self.can_talk(a, b) or a in self.slowness or b in self.slowness:
+            return False
+        there, back = self.way(a, b), self.way(b, a)
+        return not (there.reset_rate or back.reset_rate or there.latency or back.latency)
+
     # -- hosts -----------------------------------------------------------------------------------
 
     def listen(self, process: Process) -> None:
@@ -230,7 +239,7 @@ class Network:
         near = End(process, self.way(target.name, process.name))
         far = End(target, self.way(process.name, target.name))
         near.far, far.far = far, near
-        near.youngest = far.youngest = self._heap.now
+        near.youngest = far.youngest = near.opened_at = far.opened_at = self._heap.now
         self._ends[near] = self._ends[far] = None
         process.call(process.connected, near, address)
         target.call(target.connected, far, None)

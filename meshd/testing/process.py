@@ -55,9 +55,9 @@ class Process:
     def __init__(self, cluster: SimCluster, place: SimNode, seeds: Iterable[str]) -> None:
         self.name = place.name
         self.life = place.lives
+        self.seeds = tuple(seeds)
         self.config: Config = place.config
-        self.alive = True
-        self.paused = False
+        self.alive, self.paused = True, False
         self.newer = place.newer
         """Whether it speaks as a later version would."""
         self._cluster = cluster
@@ -112,7 +112,7 @@ class Process:
         self.note_events = self._trace.on
         self.events = self.plane.events.subscribe()
         self._network.listen(self)
-        self.node.add_addresses([f"{seed}:{PORT}" for seed in seeds], "static", self.now)
+        self.node.add_addresses([f"{seed}:{PORT}" for seed in self.seeds], "static", self.now)
         self._loops = WorkerLoops(self, cluster.health, self._checks)
         self._woken = True
         self.dispatch()
@@ -275,6 +275,7 @@ class Process:
             if self._trace.frames:
                 self.note("recv", f"{end.far.process.name} {type(message).__name__}")
             self.node.receive(end.number, message, self.now)
+            self._checks.received(self, end, message)
         self.dispatch()
 
     def disconnected(self, end: End, reason: str) -> None:

@@ -12,7 +12,7 @@ from crdt.persist import PutLog
 from meshd.protocol import ownership
 from meshd.protocol.effects import KeysChanged, Persist
 from meshd.protocol.replication import Replicator
-from meshd.testing import INVARIANTS, SimCluster, Violation, copies, inforce
+from meshd.testing import INVARIANTS, SimCluster, Violation, copies, inforce, safety
 from meshd.testing.disk import SimPersister
 from meshd.testing.plan import Plan, Step
 from meshd.testing.play import play
@@ -260,5 +260,5 @@ def test_workers_that_stay_out_of_rotation_end_a_plan(monkeypatch: pytest.Monkey
 
 
 def test_every_invariant_is_shown_here() -> None:
-    elsewhere = {copies.__name__, inforce.__name__}
+    elsewhere = {copies.__name__, inforce.__name__, safety.__name__}
     assert {kind.name for kind in INVARIANTS if kind.__module__ not in elsewhere} <= SHOWN
