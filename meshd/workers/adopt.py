@@ -16,16 +16,16 @@ from meshd.workers.worker import Worker
 
 def adopted(worker: Worker, record: WorkerRecord, settings: HealthSettings, now: float) -> Worker:
     """Return the worker as the record of another life has it; `settings` are those in force for its spec."""
-    drained = record.status == "draining"
-    known = record.spec == worker.spec and record.revision <= worker.revision and not record.removing
-    if known and drained == (worker.status == "draining"):
+    drained, removing = record.status == "draining", worker.drain_until is not None
+    known = record.spec == worker.spec and record.revision <= worker.revision
+    if known and record.removing == removing and drained == (worker.status == "draining"):
         return worker
     health = on_command(worker.health, "replace", settings, now)
-    drain_until = worker.drain_until
     if drained and health.status != "draining":
         health = on_command(health, "drain", settings, now)
     elif health.status == "draining" and not drained:
-        health, drain_until = on_command(health, "undrain", settings, now), None
+        health = on_command(health, "undrain", settings, now)
+    drain_until = worker.drain_until if record.removing else None
     if record.removing and drain_until is None:
         drain_until = now + settings.drain_settle_s
     return msgspec.structs.replace(

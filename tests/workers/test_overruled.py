@@ -107,3 +107,16 @@ def test_a_check_that_ends_before_the_removal_is_looked_at_does_not_undo_it() ->
     assert planes["a"].status() == "not_ready"
     planes.settle()
     assert [planes[name].status() for name in "ab"] == [None, None]
+
+
+@pytest.mark.req("SYN-16", "LIF-3")
+def test_a_removal_that_another_life_called_off_to_drain_alone_is_called_off() -> None:
+    planes = Planes("a", "b", health=HealthSettings(disabled=True, drain_settle_s=4))
+    planes["a"].register()
+    planes.settle()
+    planes["a"].store.overrule(KEY, record("draining", removing=True))
+    planes.settle()
+    planes["a"].store.overrule(KEY, record("draining"))
+    planes.settle()
+    planes.run(5)
+    assert [planes[name].status() for name in "ab"] == ["draining", "draining"]
