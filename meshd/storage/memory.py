@@ -176,6 +176,13 @@ class MemoryDisk:
         image = self._present()
         return image.heads, image.entries, image.meta
 
+    def forced_meta(self) -> dict[str, bytes]:
+        """The meta values that even the worst honest crash would leave."""
+        image = _Image(meta=dict(self._image.meta))
+        for ops in list(self._recent)[: len(self._recent) - self._unforced]:
+            image.apply([op for op in ops if isinstance(op, PutMeta)])
+        return image.meta
+
     def drop_log(self, owner: str) -> None:
         """Forget a log that does not verify, as the store on SQLite does when it sets a file aside."""
         self._image = self._present()

@@ -83,6 +83,9 @@ class Invariant:
     def acknowledged(self, process: Process, write: object) -> None:
         """What `written` returned is on the disk: the API has answered."""
 
+    def leaving(self, process: Process) -> None:
+        """The node is about to say goodbye."""
+
     def withdrawn(self, process: Process) -> object:
         """The node took its workers out of the mesh; what is returned names it in `acknowledged`."""
 
@@ -184,6 +187,11 @@ class Checks:
                 continue
             for told in self._wants["acknowledged"]:
                 told(process, write)
+
+    def leaving(self, process: Process) -> None:
+        """See Invariant."""
+        for told in self._wants["leaving"]:
+            told(process)
 
     def withdrawn(self, process: Process) -> list[object]:
         """See Invariant."""

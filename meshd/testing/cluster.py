@@ -42,6 +42,7 @@ from meshd.testing.network import Network
 from meshd.testing.place import Places, SimNode
 from meshd.testing.process import Process
 from meshd.testing.safety import MembersAreAsHeard, WhoCanTalkMeets
+from meshd.testing.telling import LeaversAreShownAsLeft, LivesBeginOnDisk, NewsTravelsAtOnce
 from meshd.testing.trace import Trace
 
 INVARIANTS: tuple[type[Invariant], ...] = (
@@ -65,6 +66,9 @@ INVARIANTS: tuple[type[Invariant], ...] = (
     CapacityAddsUp,
     MembersAreAsHeard,
     WhoCanTalkMeets,
+    LeaversAreShownAsLeft,
+    NewsTravelsAtOnce,
+    LivesBeginOnDisk,
 )
 """All that is checked, in the order in which it is looked at."""
 
@@ -116,6 +120,7 @@ class SimCluster(Faults):
         self.nodes = Places()
         self.checks = Checks([kind(self) for kind in invariants])
         self._injected: dict[str, int] = {}
+        self.disturbed, self._disturbed_at = 0, 0.0
         for name in names:
             self.nodes[name] = SimNode(self, name, self._settings)
         if start:

@@ -33,13 +33,23 @@ class Faults(ABC):
     trace: Trace
     health: HealthScript
     _injected: dict[str, int]
+    disturbed: int
+    """Counts what was done to the cluster, that which heals included; not what backends answer."""
+    _disturbed_at: float
 
     @property
     def faults(self) -> dict[str, int]:
         """How often each kind of fault was injected."""
         return dict(sorted(self._injected.items()))
 
-    def _tell(self, text: str, kind: str = "") -> None:
+    def quiet_for(self) -> float:
+        """For how long nothing was done to the cluster, in seconds."""
+        return self.heap.now - self._disturbed_at
+
+    def _tell(self, text: str, kind: str = "", disturbs: bool = True) -> None:
+        if disturbs:
+            self.disturbed += 1
+            self._disturbed_at = self.heap.now
         self.trace.add(self.heap.now, "*", "fault" if kind else "cluster", text)
         if kind:
             self._injected[kind] = self._injected.get(kind, 0) + 1
@@ -204,7 +214,7 @@ class Faults(ABC):
     def keep_image(self, name: str) -> None:
         """Keep an image of a node's disk as it is now, for `revert_disk`; it replaces an earlier one."""
         self._known(name)
-        self._tell(f"an image of the disk of {name} is kept")
+        self._tell(f"an image of the disk of {name} is kept", disturbs=False)
         self.nodes[name].image = self.nodes[name].disk.clone()
 
     def revert_disk(self, name: str) -> None:
@@ -333,6 +343,8 @@ class Faults(ABC):
         """Let a worker's health checks pass, fail, time out or flap; for all nodes, or as one sees it."""
         self._known(seen_by)
         self._tell(
-            f"{url} answers {seen_by or 'everybody'} with {answer}", "" if answer == "pass" else "health"
+            f"{url} answers {seen_by or 'everybody'} with {answer}",
+            "" if answer == "pass" else "health",
+            disturbs=False,
         )
         self.health.set(url, answer, seen_by)

@@ -178,6 +178,11 @@ class Network:
         there, back = self.way(a, b), self.way(b, a)
         return not (there.reset_rate or back.reset_rate or there.latency or back.latency)
 
+    def is_behind(self, seconds: float) -> bool:
+        """Whether anything is under way that takes longer than that from now."""
+        late = self._heap.now + seconds
+        return any(end.youngest > late for end in self._ends)
+
     # -- hosts -----------------------------------------------------------------------------------
 
     def listen(self, process: Process) -> None:

@@ -67,11 +67,10 @@ class Process:
         self._checks = cluster.checks
         self._trace = cluster.trace
         self._deferred: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-        self._ends: dict[int, End] = {}
+        self.ends: dict[int, End] = {}
         self._next_number = 1
         self._poked: dict[int, None] = {}
-        self._dispatching = False
-        self._woken = False
+        self._dispatching = self._woken = False
         self._holds = 0
         self._timers: dict[str, float] = {}
         self._ticked_at = -1.0
@@ -230,6 +229,7 @@ class Process:
             writes = self._checks.withdrawn(self)
             self.persister.when_committed(lambda: self._checks.acknowledged(self, writes))
         self.dispatch()
+        self._checks.leaving(self)
         self.node.leave(withdraw, self.now)
         self.dispatch()
 
@@ -252,7 +252,7 @@ class Process:
             return
         end.number = self._next_number
         self._next_number += 1
-        self._ends[end.number] = end
+        self.ends[end.number] = end
         remote = address or f"{end.far.process.name}:{40_000 + end.number}"
         self.node.connection_opened(end.number, address, remote, self.now)
         self._poked[end.number] = None
@@ -265,7 +265,7 @@ class Process:
 
     def arrived(self, end: End, frame: bytes) -> None:
         """A frame is here."""
-        if end.closing or end.number not in self._ends:
+        if end.closing or end.number not in self.ends:
             return
         try:
             message = decode(frame)
@@ -280,13 +280,13 @@ class Process:
 
     def disconnected(self, end: End, reason: str) -> None:
         """A connection is gone."""
-        if self._ends.pop(end.number, None) is not None:
+        if self.ends.pop(end.number, None) is not None:
             self.node.connection_closed(end.number, reason, self.now)
             self.dispatch()
 
     def writable(self, end: End) -> None:
         """There is room on a connection again."""
-        if end.number in self._ends:
+        if end.number in self.ends:
             self._poked[end.number] = None
             self.dispatch()
 
@@ -337,7 +337,7 @@ class Process:
                 self.note("member", f"{name} is {state}" + (f", was {previous}" if previous else ""))
                 self.plane.owner_changed(name, self.now)
             case CloseConnection(number, reason):
-                end = self._ends.get(number)
+                end = self.ends.get(number)
                 if end is not None and not end.closing:
                     end.closing = reason
                     self._poked[number] = None
@@ -350,7 +350,7 @@ class Process:
     def _write(self, number: int) -> None:
         """Send what the node has to say on a connection now."""
         del self._poked[number]
-        end = self._ends.get(number)
+        end = self.ends.get(number)
         if end is None or not end.open:
             return
         node, now = self.node, self.now

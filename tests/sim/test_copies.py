@@ -104,7 +104,9 @@ def test_what_the_disk_was_not_given_is_missed(
     lost: type[StoreOp], found: Callable[[StoreOp], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpFold, "add", without(lost, found))
-    cluster = checked(sync__publish_loopback="false", sync__tombstone_grace_s=1)
+    settings = {"sync.publish_loopback": "false", "sync.tombstone_grace_s": 1}
+    cluster = SimCluster(3, seed=21, settings=settings, invariants=(DisksHoldAll,))
+    cluster.run_for(2)
     objects(DisksHoldAll, lambda: lead_a_life(cluster))
 
 

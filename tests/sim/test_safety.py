@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from meshd.protocol.dialing import Dialer
+from meshd.protocol.heartbeat import Heart
 from meshd.protocol.members import Members, StateChange
-from meshd.testing import INVARIANTS, SimCluster, Violation, safety
+from meshd.protocol.node import MeshNode
+from meshd.protocol.replication import Replicator
+from meshd.protocol.session import Session
+from meshd.testing import INVARIANTS, SimCluster, Violation, safety, telling
 from meshd.testing.checks import Invariant
+from meshd.testing.disk import SimPersister
 from meshd.testing.safety import MembersAreAsHeard, WhoCanTalkMeets
-from meshd.wire.messages import MemberRow
+from meshd.testing.telling import LeaversAreShownAsLeft, LivesBeginOnDisk, NewsTravelsAtOnce
+from meshd.wire.messages import Heartbeat, MemberRow
 
 pytestmark = pytest.mark.req("SIM-3")
 
@@ -118,6 +125,91 @@ def test_nodes_that_do_not_meet_are_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     objects(WhoCanTalkMeets, lambda: cluster.run_for(40))
 
 
+def test_a_node_that_is_back_and_still_shown_as_left_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = met()
+    cluster.stop("a")
+    cluster.run_for(2)
+    monkeypatch.setattr(Members, "_become", _without("alive"))
+    cluster.start("a")
+    objects(MembersAreAsHeard, lambda: cluster.run_for(20), "has just spoken")
+
+
+def test_a_goodbye_that_is_not_said_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MeshNode, "leave", lambda self, withdrawn, now: None)
+    cluster = met()
+    cluster.stop("a")
+    objects(LeaversAreShownAsLeft, lambda: cluster.run_for(2), "a is alive, and said goodbye")
+
+
+def test_a_goodbye_that_is_not_listened_to_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Members, "says_left", lambda self, name, left, now: None)
+    cluster = met()
+    cluster.leave("a")
+    objects(LeaversAreShownAsLeft, lambda: cluster.run_for(2), "a is alive, and said goodbye")
+
+
+def test_a_write_that_is_not_pushed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replicator, "log_changed", lambda self, owner, source=0: None)
+    monkeypatch.setattr(Heart, "message", _without_rows())
+    cluster = met()
+    cluster["a"].register(URL)
+    objects(NewsTravelsAtOnce, lambda: cluster.run_for(2), "a wrote")
+
+
+def _without_rows() -> Callable[[Heart, Session, float, int], Heartbeat]:
+    message = Heart.message
+
+    def broken(self: Heart, session: Session, now: float, hlc: int) -> Heartbeat:
+        return replace(message(self, session, now, hlc), rows=())
+
+    return broken
+
+
+def test_a_write_that_is_not_passed_on_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = Replicator.log_changed
+
+    def only_own(self: Replicator, owner: str, source: int = 0) -> None:
+        if owner == self._map.node:
+            changed(self, owner, source)
+
+    monkeypatch.setattr(Replicator, "log_changed", only_own)
+    cluster = SimCluster(3, seed=33, links=[("a", "b"), ("b", "c")])
+    cluster.run_for(5)
+    cluster["a"].register(URL)
+    objects(NewsTravelsAtOnce, lambda: cluster.run_for(2), "on c .* a wrote")
+
+
+def test_a_newcomer_that_is_not_told_what_was_written_before_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = SimCluster(3, seed=34, links=[("a", "b"), ("b", "c")], start=False)
+    cluster.start("b")
+    cluster.start("c")
+    cluster.run_for(2)
+    cluster["c"].register(URL)
+    cluster.run_for(5)
+    for told in ("_compare", "first_vector_heard"):
+        monkeypatch.setattr(Replicator, told, lambda *args: None)
+    cluster.start("a")
+    objects(NewsTravelsAtOnce, lambda: cluster.run_for(8), "wrote")
+
+
+def test_news_reach_the_far_end_of_a_chain_at_once() -> None:
+    cluster = SimCluster(5, seed=33, links=[("a", "b"), ("b", "c"), ("c", "d"), ("d", "e")])
+    cluster.run_for(10)
+    cluster["a"].register(URL)
+    cluster.run_for(10)
+    assert URL in cluster["e"].workers()
+
+
+def test_a_life_that_speaks_before_its_counter_is_stored_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = SimPersister.submit
+    monkeypatch.setattr(
+        SimPersister, "submit", lambda self, ops, durable=False: submit(self, ops, durable=False)
+    )
+    objects(LivesBeginOnDisk, lambda: met(2), "is safe on its disk")
+
+
 def test_every_check_of_this_kind_is_shown_here() -> None:
-    kinds = {kind for kind in INVARIANTS if kind.__module__ in (safety.__name__,)}
+    kinds = {kind for kind in INVARIANTS if kind.__module__ in (safety.__name__, telling.__name__)}
     assert kinds <= SHOWN
