@@ -24,6 +24,8 @@ NEWS_S = 1.0
 """Within this, what one node says is known to all that are connected to it, if nothing is wrong."""
 QUIET_S = 2.0
 """For so long nothing was done to the cluster when it is called quiet."""
+MOVED_S = 8.0
+"""A log that moved to another gen in the midst of a transfer is refused once, and offered again after 5 s."""
 NEVER = float("-inf")
 PROMPT_S = 0.05
 """A network whose frames usually take longer is not held to NEWS_S."""
@@ -83,6 +85,8 @@ class NewsTravelsAtOnce(Invariant):
         self._planned: set[Process] = set()
         self._met_at = NEVER
         """When nodes met last; NEVER: that is seen to."""
+        self._moved_at = NEVER
+        """When last a log took back what it had lost, or met its own name."""
 
     def persisted(self, process: Process, ops: Sequence[StoreOp]) -> None:
         """Note own writes."""
@@ -99,6 +103,8 @@ class NewsTravelsAtOnce(Invariant):
             if self._met_at == NEVER:
                 self.cluster.heap.after(SETTLED_S, self._met)
             self._met_at = self.cluster.now
+        elif event in ("own_log_recovered", "own_log_new_gen"):
+            self._moved_at = self.cluster.now
 
     def _met(self) -> None:
         cluster = self.cluster
@@ -117,7 +123,8 @@ class NewsTravelsAtOnce(Invariant):
             self._planned.add(process)
             written = self._written[process]
             cluster = self.cluster
-            quiet = cluster.quiet_for() >= QUIET_S and not cluster.network.is_behind(PROMPT_S)
+            quiet = min(cluster.quiet_for() - QUIET_S, cluster.now - self._moved_at - MOVED_S) >= 0
+            quiet = quiet and not cluster.network.is_behind(PROMPT_S)
             disturbed = cluster.disturbed if quiet else -1
             cluster.heap.at(written[0] + NEWS_S, self._look, process, written, disturbed)
 
