@@ -44,6 +44,10 @@ PEERS_TOLD_S = 0.1
 """How long after a connection came or went the others are told, with all that changed meanwhile."""
 
 
+QUIET_BEATS = 2.0
+"""A peer that says nothing for so many heartbeats is not heard from here: others are to tell of it."""
+
+
 class Connections:
     """The sessions of one node and what they say to each other."""
 
@@ -110,6 +114,10 @@ class Connections:
     def receive(self, session: Session, message: Message, now: float) -> None:
         """A message arrived. Raises WireError if it has no place here: close the connection then."""
         session.heard_at = now
+        if session.quiet:
+            session.quiet = False
+            self.heart.peers_changed()
+            self._peers_changed(now)
         if session.phase is Phase.GREETING:
             self._greet(session, message, now)
         elif session.phase is Phase.OPEN:
@@ -275,8 +283,7 @@ class Connections:
         session.digest = beat.digest
         if beat.peers is not None:
             peers = frozenset(beat.peers)
-            # Of those that it lost it wants to hear from now on.
-            session.members_dirty.update(dict.fromkeys(sorted(session.peers - peers)))
+            self._tell_of(session, session.peers - peers, now)
             session.peers = peers
             session.strangers_at = -1
             session.peers_known = True
@@ -286,13 +293,22 @@ class Connections:
         self.replicator.vector_heard(session, beat.rows, beat.done, now)
         self.replicator.first_vector_heard(session, now)
 
+    def _tell_of(self, session: Session, lost: frozenset[str], now: float) -> None:
+        """A peer does not hear from these any more: it wants to hear of them, at once of those who live."""
+        for name in sorted(lost):
+            session.members_dirty[name] = None
+            held = self.open.get(name)
+            if held is not None and now - held.heard_at < QUIET_BEATS * self._settings.heartbeat_s:
+                session.heartbeat_due = True
+                self._wake(session.conn)
+
     def _hear_members(self, session: Session, rows: Iterable[MemberRow], now: float) -> None:
         gossip = any(row.name != session.name for row in rows)
         if gossip:
             self.heart.spread_members()
         for row in rows:
             known = self._members.get(row.name)
-            if known is not None and known.row == row:
+            if known is not None and known.row == row and row.name != session.name:
                 session.members_dirty.pop(row.name, None)  # most neighbours bring the same
                 if known.state == ALIVE and self._dialer.knows(row.address):
                     continue
@@ -307,7 +323,8 @@ class Connections:
             if row.nonce == session.nonce:
                 self._member_changed(self._members.contact(row, now))
             return
-        if row.name in self.open:
+        held = self.open.get(row.name)
+        if held is not None and not (held.quiet and held.nonce == row.nonce):
             return  # its own word comes over its own connection
         self._member_changed(self._members.rumour(row, now))
         member = self._members.get(row.name)
@@ -334,6 +351,9 @@ class Connections:
             self.heart.beat += 1
             self._beat_at = now + self._settings.heartbeat_s
             for session in self.open.values():
+                if not session.quiet and now - session.heard_at >= QUIET_BEATS * self._settings.heartbeat_s:
+                    session.quiet = True
+                    self.heart.peers_changed()
                 session.heartbeat_due = True
                 self._wake(session.conn)
         for session in list(self._contested.values()):

@@ -91,9 +91,10 @@ class Heart:
         return Heartbeat(hlc, session.done, token, rows, members, peers, self._map.digest)
 
     def _peer_names(self, session: Session) -> tuple[str, ...] | None:
-        """To whom this node is connected; None if the peer was told just that."""
+        """From whom this node hears over its own connections; None if the peer was told just that."""
         if self._names is None:
-            self._names = tuple(sorted(self._sessions))[:MAX_PEER_NAMES]
+            heard = (name for name, session in self._sessions.items() if not session.quiet)
+            self._names = tuple(sorted(heard))[:MAX_PEER_NAMES]
         if self._names == session.peers_announced:
             return None
         session.peers_announced = self._names

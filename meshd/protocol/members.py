@@ -117,7 +117,7 @@ class Members:
         if same_life:
             if row.left < member.row.left or (row.beat <= member.row.beat and row.left == member.row.left):
                 return None
-        elif row.nonce < member.row.nonce and (member.state in (ALIVE, SUSPECT) or row.left != NOT_LEFT):
+        elif row.nonce < member.row.nonce and (self._holds(member, now) or row.left != NOT_LEFT):
             return None
         risen = row.beat > member.row.beat
         self._retell(member, row)
@@ -129,6 +129,12 @@ class Members:
         member.heard_at = now
         unproven = not same_life and member.state != ALIVE
         return self._become(member, SUSPECT if unproven else ALIVE, now)
+
+    def _holds(self, member: Member, now: float) -> bool:
+        """Whether word of an earlier life counts for nothing: this one lives, or just said that it goes."""
+        if member.state == LEFT:
+            return now - member.since < self._down_after_s
+        return member.state in (ALIVE, SUSPECT)
 
     def says_left(self, name: str, left: int, now: float) -> StateChange | None:
         """The member announced over its own connection that it stops."""

@@ -95,6 +95,8 @@ class Session:
     measure_at: float = 0.0
     """From when on a heartbeat asks again."""
     heard_at: float = 0.0
+    quiet: bool = False
+    """Open, but nothing has come for long enough that this node asks others about the peer."""
     contest: int = 0
     """On a contested session: the connection that holds the name. 0: none."""
     contest_token: int = 0
@@ -123,7 +125,7 @@ class Session:
     digest: int | None = None
     """Of the peer's visible map, as it last told."""
     peers: frozenset[str] = frozenset()
-    """Nodes to which the peer holds connections, as it last told: of them it hears from themselves."""
+    """Nodes that the peer hears from over connections of its own, as it last told."""
     peers_known: bool = False
     strangers: frozenset[str] = frozenset()
     """Members to whom the peer has no connection, for the table of members as it was at `strangers_at`."""

@@ -87,10 +87,13 @@ class Acknowledged(Invariant):
         """Everything that the node knows to be its own is removed; promised once its disk has that."""
         promised = []
         for history in self.histories.values():
-            if history.owner == process.name and history.writes[-1].spec is not None:
-                worker = process.plane.registry.by_url(history.url)
+            if history.owner != process.name:
+                continue
+            worker = process.plane.registry.by_url(history.url)
+            is_local = worker is not None and worker.is_local  # maybe back, when its removal was lost
+            if is_local or history.writes[-1].spec is not None:
                 write = self._note(process, history.url, None)
-                if worker is not None and worker.is_local:
+                if is_local:
                     promised.append(write)
         return promised
 

@@ -25,6 +25,10 @@ SETTLED_S = 3.0
 MEET_S = 30.0
 """Within this two nodes meet that can talk all the time: dead connections are given up, dials wait 7.5 s."""
 
+MOST_THIRDS = 32
+"""In larger clusters it is not looked for who could tell of whom."""
+NEVER = float("inf")
+
 ALIVE, SUSPECT, DOWN, LEFT = "alive", "suspect", "down", "left"
 
 
@@ -119,8 +123,9 @@ class MembersAreAsHeard(Watch):
             self.fail(process, f"{far.name} is {state}, and has just spoken")
 
     def _rumour(self, process: Process, heard: _Heard, row: MemberRow) -> None:
-        if row.name in process.node.connections.open:
-            return  # its own word alone counts, for as long as that connection is not given up
+        held = process.node.connections.open.get(row.name)
+        if held is not None and not (held.quiet and held.nonce == row.nonce):
+            return  # its own word alone counts while that connection brings any, and no other life's
         nonce, beat = heard.beats.get(row.name, (0, -1))
         if (row.nonce, row.beat) > (nonce, beat) or (row.nonce < nonce and self._is_of(process, row)):
             heard.beats[row.name] = (row.nonce, row.beat)
@@ -195,7 +200,10 @@ class MembersAreAsHeard(Watch):
 
 
 class WhoCanTalkMeets(Watch):
-    """Two nodes that know of each other and can talk, undisturbed and for long, show each other as alive."""
+    """Two nodes that know of each other and can talk, undisturbed and for long, show each other as alive.
+
+    Nor is one down for the other while a third can talk to both: a bad link does not kill a node.
+    """
 
     name = "who_can_talk_meets"
 
@@ -215,11 +223,26 @@ class WhoCanTalkMeets(Watch):
                 if not (one.name in other.seeds or other.name in one.seeds):
                     continue
                 if network.is_sound(one.name, other.name):
-                    began = since[one, other] = before.get((one, other), now)
+                    began = since[one, other] = since[other, one] = before.get((one, other), now)
                     if now - began >= MEET_S:
                         self._compare(one, other)
                         self._compare(other, one)
         self._since = since
+        if len(running) <= MOST_THIRDS:
+            for one in running:
+                self._look_past_bad_links(one, running)
+
+    def _look_past_bad_links(self, one: Process, running: list[Process]) -> None:
+        """Nobody is down whom a third, with which `one` talks, talks to."""
+        since, long_ago = self._since, self.cluster.now - MEET_S
+        down = [other for other in running if one.node.roster.state_of(other.name) == DOWN]
+        for other in down:
+            for third in running:
+                if (
+                    since.get((one, third), NEVER) <= long_ago
+                    and since.get((third, other), NEVER) <= long_ago
+                ):
+                    self.fail(one, f"{other.name} is down, and {third.name} has talked to both for long")
 
     def _may_speak(self, process: Process) -> bool:
         """A life that cannot store its beginning says nothing."""

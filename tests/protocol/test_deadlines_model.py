@@ -153,7 +153,8 @@ class World:
         assert (replicator.next_deadline() or 0.0) <= min(due + retries, default=FOREVER)
         settling = [s.opened_at + replicator._grace_s for s in conns.open.values() if not s.settled]
         assert replicator._settle_at <= min(settling, default=FOREVER)
-        assert heart._names is None or heart._names == tuple(sorted(conns.open))
+        heard = sorted(name for name, s in conns.open.items() if not s.quiet)
+        assert heart._names is None or heart._names == tuple(heard)
         for session in conns.open.values():
             assert session.measure_at <= self.now + MEASURE_EVERY_S
             if session.strangers_at == node.roster.moves:

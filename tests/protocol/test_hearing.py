@@ -53,3 +53,15 @@ def test_a_suspect_that_speaks_itself_is_alive_though_its_beat_has_not_risen() -
     assert node.roster.state_of("b") == SUSPECT
     say(node, 1, 4.0, row("b", 1))
     assert node.roster.state_of("b") == ALIVE
+
+
+@pytest.mark.req("MSH-2")
+def test_a_peer_that_says_what_a_neighbour_has_told_already_is_heard_all_the_same() -> None:
+    node = called_by("b", "c")
+    for tenths in range(25):  # b's connection falls quiet, so that others are heard about it
+        node.tick(tenths / 10)
+    say(node, 2, 2.5, row("c", 2), row("b", 4))
+    say(node, 1, 3.4, row("b", 4))
+    for tenths in range(35, 65):
+        node.tick(tenths / 10)
+    assert node.roster.state_of("b") == ALIVE

@@ -146,3 +146,16 @@ def test_hearsay_of_a_new_life_does_not_make_a_live_member_suspect() -> None:
     table.contact(row(nonce=5), 0.0)
     assert table.rumour(row(nonce=9, beat=1), 1.0) is None
     assert table.state_of("a") == ALIVE
+
+
+@pytest.mark.req("MSH-2")
+def test_a_goodbye_is_not_undone_by_word_of_an_earlier_life_that_still_goes_round() -> None:
+    table = members()
+    table.contact(row(nonce=9), 0.0)
+    table.says_left("a", LEFT_FOR_RESTART, 1.0)
+    assert table.rumour(row(nonce=5, beat=70), 2.0) is None
+    assert table.state_of("a") == LEFT
+    table.rumour(
+        row(nonce=5, beat=71), 1.0 + DOWN_AFTER_S
+    )  # a disk put back: its life counts from lower down
+    assert table.state_of("a") == SUSPECT

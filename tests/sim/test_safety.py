@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshd.protocol import connections
 from meshd.protocol.dialing import Dialer
 from meshd.protocol.heartbeat import Heart
 from meshd.protocol.members import Members, StateChange
@@ -213,3 +214,26 @@ def test_a_life_that_speaks_before_its_counter_is_stored_is_noticed(monkeypatch:
 def test_every_check_of_this_kind_is_shown_here() -> None:
     kinds = {kind for kind in INVARIANTS if kind.__module__ in (safety.__name__, telling.__name__)}
     assert kinds <= SHOWN
+
+
+@pytest.mark.req("MSH-2", "MSH-3")
+def test_a_link_that_lets_nothing_through_kills_nobody_and_delays_no_news() -> None:
+    cluster = SimCluster(4, seed=5)
+    cluster.run_for(5)
+    cluster.cut("a", "b")
+    for second in range(20):
+        cluster.run_for(1)
+        assert cluster["b"].members()["a"] == "alive"
+        if second == 4:  # the connection still stands, and is quiet
+            assert "a" in cluster["b"].peers()
+            cluster["a"].register(URL)
+            cluster.run_until(lambda: URL in cluster["b"].workers(), 0.5)
+
+
+@pytest.mark.req("MSH-2")
+def test_a_node_that_one_bad_link_kills_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "QUIET_BEATS", 1e9)
+    cluster = SimCluster(4, seed=5)
+    cluster.run_for(35)
+    cluster.cut("a", "b")
+    objects(WhoCanTalkMeets, lambda: cluster.run_for(20))
