@@ -183,6 +183,15 @@ class Network:
         late = self._heap.now + seconds
         return any(end.youngest > late for end in self._ends)
 
+    def late_links(self, seconds: float) -> set[tuple[str, str]]:
+        """Pairs of hosts, either way round, between which something is under way for longer than that."""
+        late = self._heap.now + seconds
+        links = set()
+        for end in self._ends:
+            if end.youngest > late:
+                links |= {(end.process.name, end.far.process.name), (end.far.process.name, end.process.name)}
+        return links
+
     # -- hosts -----------------------------------------------------------------------------------
 
     def listen(self, process: Process) -> None:

@@ -57,7 +57,10 @@ class LeaversAreShownAsLeft(Invariant):
         if cluster.network.latency.median_s > PROMPT_S:
             return
         ends = list(_connected(cluster, process, cluster.now - SETTLED_S))
-        told = [end.far.process for end in ends if end.has_room and not end.coming]
+        soon = cluster.now + PROMPT_S  # what was sent before goes first
+        told = [
+            end.far.process for end in ends if end.has_room and not end.coming and end.far.youngest < soon
+        ]
         cluster.heap.after(NEWS_S, self._look, process, told, cluster.disturbed)
 
     def _look(self, process: Process, told: list[Process], disturbed: int) -> None:
