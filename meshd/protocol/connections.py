@@ -6,16 +6,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from crdt.errors import MapError
 from crdt.lww_map import LwwMap
-from meshd.protocol.dialing import GOSSIP_HEAD_START_S, Dialer
+from meshd.protocol.dialing import Dialer
 from meshd.protocol.effects import CloseConnection, Notice, Wake
 from meshd.protocol.greeting import Greeting, name_clash, own_hello, refusal, settle
+from meshd.protocol.hearing import Hearing
 from meshd.protocol.heartbeat import Heart
-from meshd.protocol.members import ALIVE, LEFT, LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
+from meshd.protocol.members import LEFT_FOR_RESTART, LEFT_WITHDRAWN, Members, StateChange
 from meshd.protocol.ownership import Ownership
 from meshd.protocol.replication import Replicator
 from meshd.protocol.session import Phase, Session
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 
 PEERS_TOLD_S = 0.1
 """How long after a connection came or went the others are told, with all that changed meanwhile."""
-
-
-QUIET_BEATS = 2.0
-"""A peer that says nothing for so many heartbeats is not heard from here: others are to tell of it."""
 
 
 class Connections:
@@ -75,6 +72,7 @@ class Connections:
         self.by_conn: dict[int, Session] = {}
         self.open: dict[str, Session] = {}
         self.heart = Heart(settings, store, members, ownership.nonce, self.open, rng)
+        self._hearing = Hearing(settings, members, dialer, self.heart, self.open, member_changed)
         self._contested: dict[int, Session] = {}
         self._silent_at = float("inf")
         """Before this, no open session has been silent for too long; it may be too early, never too late."""
@@ -115,8 +113,7 @@ class Connections:
         """A message arrived. Raises WireError if it has no place here: close the connection then."""
         session.heard_at = now
         if session.quiet:
-            session.quiet = False
-            self.heart.peers_changed()
+            self._hearing.heard_again(session)
             self._peers_changed(now)
         if session.phase is Phase.GREETING:
             self._greet(session, message, now)
@@ -279,11 +276,11 @@ class Connections:
         if beat.token:
             session.pongs.append(beat.token)
             self._wake(session.conn)
-        self._hear_members(session, beat.members, now)
+        self._hearing.rows(session, beat.members, now)
         session.digest = beat.digest
         if beat.peers is not None:
             peers = frozenset(beat.peers)
-            self._tell_of(session, session.peers - peers, now)
+            self._hearing.lost_by(session, session.peers - peers, now)
             session.peers = peers
             session.strangers_at = -1
             session.peers_known = True
@@ -292,45 +289,6 @@ class Connections:
                 self._ownership.heard(vector_row.have, now)
         self.replicator.vector_heard(session, beat.rows, beat.done, now)
         self.replicator.first_vector_heard(session, now)
-
-    def _tell_of(self, session: Session, lost: frozenset[str], now: float) -> None:
-        """A peer does not hear from these any more: it wants to hear of them, at once of those who live."""
-        for name in sorted(lost):
-            session.members_dirty[name] = None
-            held = self.open.get(name)
-            if held is not None and now - held.heard_at < QUIET_BEATS * self._settings.heartbeat_s:
-                session.heartbeat_due = True
-                self._wake(session.conn)
-
-    def _hear_members(self, session: Session, rows: Iterable[MemberRow], now: float) -> None:
-        gossip = any(row.name != session.name for row in rows)
-        if gossip:
-            self.heart.spread_members()
-        for row in rows:
-            known = self._members.get(row.name)
-            if known is not None and known.row == row and row.name != session.name:
-                session.members_dirty.pop(row.name, None)  # most neighbours bring the same
-                if known.state == ALIVE and self._dialer.knows(row.address):
-                    continue
-            self._heard_member(session, row, now)
-        if gossip:
-            self.heart.spread_members(session)
-
-    def _heard_member(self, session: Session, row: MemberRow, now: float) -> None:
-        if row.name == self._settings.node:
-            return
-        if row.name == session.name:
-            if row.nonce == session.nonce:
-                self._member_changed(self._members.contact(row, now))
-            return
-        held = self.open.get(row.name)
-        if held is not None and not (held.quiet and held.nonce == row.nonce):
-            return  # its own word comes over its own connection
-        self._member_changed(self._members.rumour(row, now))
-        member = self._members.get(row.name)
-        if member is not None and member.state != LEFT and member.address != self.heart.address:
-            delay = GOSSIP_HEAD_START_S if self._settings.node > row.name else 0.0
-            self._dialer.add((member.address,), "gossip", now, delay)
 
     def _pong(self, session: Session, token: int, now: float) -> None:
         if token == session.token and session.token_sent_at is not None:
@@ -351,9 +309,7 @@ class Connections:
             self.heart.beat += 1
             self._beat_at = now + self._settings.heartbeat_s
             for session in self.open.values():
-                if not session.quiet and now - session.heard_at >= QUIET_BEATS * self._settings.heartbeat_s:
-                    session.quiet = True
-                    self.heart.peers_changed()
+                self._hearing.quiet_now(session, now)
                 session.heartbeat_due = True
                 self._wake(session.conn)
         for session in list(self._contested.values()):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.protocol import connections
+from meshd.protocol import hearing
 from meshd.protocol.dialing import Dialer
 from meshd.protocol.heartbeat import Heart
 from meshd.protocol.members import Members, StateChange
@@ -232,7 +232,7 @@ def test_a_link_that_lets_nothing_through_kills_nobody_and_delays_no_news() -> N
 
 @pytest.mark.req("MSH-2")
 def test_a_node_that_one_bad_link_kills_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "QUIET_BEATS", 1e9)
+    monkeypatch.setattr(hearing, "QUIET_BEATS", 1e9)
     cluster = SimCluster(4, seed=5)
     cluster.run_for(35)
     cluster.cut("a", "b")
