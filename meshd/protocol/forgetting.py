@@ -14,7 +14,7 @@ from crdt.lww_map import Change, LwwMap
 from crdt.persist import PutMeta, StoreOp
 
 LONGEST_STEP_S = 5.0
-"""No single tick adds more than this, or than two heartbeats: a process that was stopped observed nothing."""
+"""No single tick adds more than this: a process that was stopped observed nothing meanwhile."""
 SHORTEST_STEP_S = 0.25
 """Ages are looked at this often at most: ticks come for many reasons, and there may be many owners."""
 PERSIST_EVERY_S = 60.0
@@ -32,7 +32,6 @@ class Forgetting:
         store: LwwMap,
         forget_after_s: float,
         fence_keep_s: float,
-        heartbeat_s: float,
         meta: dict[str, bytes],
         changed: Callable[[Change], None],
         now: float,
@@ -40,7 +39,6 @@ class Forgetting:
         self._map = store
         self._forget_after_s = forget_after_s
         self._fence_keep_s = fence_keep_s
-        self._longest_step_s = max(LONGEST_STEP_S, 2 * heartbeat_s)
         self._changed = changed
         self._ticked_at = now
         self._silence: dict[str, float] = {}
@@ -91,7 +89,7 @@ class Forgetting:
         """Let time pass; returns the owners that are due to be forgotten."""
         if now < self._ticked_at + SHORTEST_STEP_S:
             return []
-        step = min(now - self._ticked_at, self._longest_step_s)
+        step = min(now - self._ticked_at, LONGEST_STEP_S)
         self._ticked_at = now
         due = []
         for owner in [owner for owner in self._silence if owner in alive]:

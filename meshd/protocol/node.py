@@ -92,13 +92,7 @@ class MeshNode:
         self.visible, self.visible_keys = self.store.visible, self.store.visible_keys
         line = frozenset(int(word) for word in meta.get(META_LINE, b"").split() if word.isdigit())
         self.forgetting = Forgetting(
-            self.map,
-            settings.forget_after_s,
-            settings.fence_keep_s,
-            settings.heartbeat_s,
-            meta,
-            self._changed,
-            now,
+            self.map, settings.forget_after_s, settings.fence_keep_s, meta, self._changed, now
         )
         self.ownership = Ownership(
             self.map,

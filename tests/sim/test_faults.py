@@ -360,17 +360,3 @@ def test_what_was_injected_is_counted_by_kind() -> None:
     cluster.crash("b")
     cluster.crash("b")
     assert cluster.faults == {"crash": 1, "partition": 1}
-
-
-@pytest.mark.req("SYN-13")
-@pytest.mark.parametrize("heartbeat_s", [1, 20])
-def test_the_dead_are_forgotten_in_time_however_slow_the_heart(heartbeat_s: int) -> None:
-    settings = {"mesh.heartbeat_s": heartbeat_s, "sync.forget_after_s": 600}
-    cluster = SimCluster(3, seed=9, settings=settings)
-    cluster["c"].register(URL)
-    cluster.run_for(10 * heartbeat_s)
-    cluster.crash("c")
-    cluster.run_for(400)
-    assert URL in cluster["a"].workers()
-    cluster.run_for(200 + 20 * heartbeat_s)
-    assert all(URL not in cluster[name].workers() for name in "ab")
