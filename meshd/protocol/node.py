@@ -135,6 +135,7 @@ class MeshNode:
         self._offers = Offers(
             self.map, self.connections.open, rng, self.replicator.way_to, self.replicator.offer
         )
+        self.replicator.met = self._offers.met
         self._ready = True
         remembered = meta.get(META_PEERS, b"").decode("utf-8", "replace").split("\n")
         self._remembered = tuple(filter(None, remembered))

@@ -49,6 +49,11 @@ class Offers:
         if owner not in self._due:
             self._due[owner] = now + self._rng.random() * SPREAD_S
 
+    def met(self, name: str, now: float) -> None:
+        """A peer connected: what is to be offered to it is offered soon, as an offer may have been lost."""
+        if name in self._due:
+            self._due[name] = min(self._due[name], now + self._rng.random() * SPREAD_S)
+
     def tick(self, now: float) -> None:
         """Make the offers that are due; those that are taken by now need none."""
         for owner, at in list(self._due.items()):

@@ -86,6 +86,8 @@ class Replicator:
         """As much for sessions that are to settle."""
         self.own_log_halted: Callable[[], bool] = bool
         """True while another process lives under this node's name: the own log is sent to nobody."""
+        self.met: Callable[[str, float], None] = lambda name, now: None
+        """Told of every peer that connects, with the time."""
         self.received_transfers = 0
         self.sent_transfers = 0
         self.sent_entries = 0
@@ -96,6 +98,8 @@ class Replicator:
         """This node's copy of `owner`'s log changed; `source`: the connection that it came by."""
         for session in self._sessions.values():
             session.vector_dirty[owner] = None
+            if owner in session.retry_at and session.refused[owner] != self._map.have(owner).gen:
+                del session.retry_at[owner]  # another gen was refused
             if session.conn != source and self._pushes(owner, session):
                 session.mark(owner)
 
@@ -120,6 +124,7 @@ class Replicator:
         if session.name in owners:
             session.vector_dirty[session.name] = None  # first: what a first heartbeat leaves out, we lack
         session.vector_dirty.update(dict.fromkeys(owners))
+        self.met(session.name, session.opened_at)
 
     def session_closed(self, now: float) -> None:
         """Requests made over a closed connection are made anew elsewhere."""
@@ -173,7 +178,10 @@ class Replicator:
         theirs = session.reported.get(owner, NOTHING)
         session.believed[owner] = theirs
         refused = theirs.gen < believed.gen or (theirs.gen == believed.gen and theirs.max < believed.max)
-        if refused:
+        if refused and believed.gen != self._map.have(owner).gen:
+            session.mark(owner)  # it has moved on meanwhile
+        elif refused:
+            session.refused[owner] = believed.gen
             session.retry_at[owner] = now + REFUSED_PAUSE_S
             self._retry_at = min(self._retry_at, now + REFUSED_PAUSE_S)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from crdt.delta import Transfer
-from crdt.types import NOTHING, VALUE, Entry, Have
+from crdt.types import NOTHING, VALUE, Entry, Gen, Have
 from meshd.wire.limits import PAGE_BYTES, PAGE_ENTRIES
 from meshd.wire.messages import Begin, Data, Leave, MemberRow, Message, Reject
 
@@ -110,6 +110,8 @@ class Session:
     """The peer's vector once everything sent has arrived and was taken."""
     unconfirmed: dict[str, int] = field(default_factory=dict)
     """Owner -> how many transfers the peer must have dealt with before its word on it counts again."""
+    refused: dict[str, Gen] = field(default_factory=dict)
+    """Owner -> gen of its log that the peer did not take last."""
     retry_at: dict[str, float] = field(default_factory=dict)
     """Owner -> when to offer again what the peer did not take."""
     dirty: dict[str, None] = field(default_factory=dict)

@@ -22,7 +22,7 @@ LOOK_EVERY_S = 1.0
 LATE_S = 0.5
 """Deadlines are kept this late at worst: ticks, clocks that change their pace."""
 SETTLED_S = 3.0
-"""A connection that is older than this is past all contests over who it leads to."""
+"""So long after its greeting a connection is past all contests over who it leads to."""
 MEET_S = 30.0
 """Within this two nodes meet that can talk all the time: dead connections are given up, dials wait 7.5 s."""
 
@@ -62,7 +62,7 @@ class Contact(NamedTuple):
 class _Heard:
     """All that one process heard of others. Times are on its own clock."""
 
-    __slots__ = ("beats", "contacts", "news", "paused", "shown")
+    __slots__ = ("beats", "contacts", "greeted", "news", "paused", "shown")
 
     def __init__(self) -> None:
         self.beats: dict[str, tuple[int, int]] = {}
@@ -72,6 +72,8 @@ class _Heard:
         self.contacts: dict[str, Contact] = {}
         self.shown: dict[str, int] = {}
         """Member -> the life that was shown when last its state changed."""
+        self.greeted: dict[int, float] = {}
+        """Connection -> when its greeting came, by the simulation's time."""
         self.paused = False
 
 
@@ -109,6 +111,7 @@ class MembersAreAsHeard(Watch):
                     self._rumour(process, heard, row)
         elif type(message) is Hello and process in self._heard:
             self._heard[process].news[message.node] = process.now
+            self._heard[process].greeted[end.number] = self.cluster.now
 
     def _contact(self, process: Process, heard: _Heard, end: End, row: MemberRow) -> None:
         far = end.far.process
@@ -116,7 +119,7 @@ class MembersAreAsHeard(Watch):
         heard.beats[far.name] = (row.nonce, row.beat)
         if row.left or far.leaving or not far.alive or not end.open or end.closing:
             return
-        if self.cluster.now < end.opened_at + SETTLED_S:
+        if self.cluster.now < heard.greeted.get(end.number, end.opened_at) + SETTLED_S:
             return
         heard.contacts[far.name] = Contact(now, far.life)
         state = process.node.roster.state_of(far.name)

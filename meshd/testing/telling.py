@@ -24,8 +24,8 @@ NEWS_S = 1.0
 """Within this, what one node says is known to all that are connected to it, if nothing is wrong."""
 QUIET_S = 2.0
 """For so long nothing was done to the cluster when it is called quiet."""
-MOVED_S = 8.0
-"""A log that moved to another gen in the midst of a transfer is refused once, and offered again after 5 s."""
+MOVED_S = 3.0
+"""Within this a log that took back what it had lost, or met its own name, is where its owner is."""
 NEVER = float("-inf")
 PROMPT_S = 0.05
 """A network whose frames usually take longer is not held to NEWS_S."""
