@@ -38,6 +38,8 @@ def _connected(cluster: SimCluster, process: Process, settled_at: float) -> Iter
         other = far.process
         if not (end.open and far.open and end.opened_at <= settled_at) or end.closing or far.closing:
             continue
+        if end.deaf or far.deaf:
+            continue  # it is broken already
         if other.paused or other.leaving or not cluster.network.is_sound(process.name, other.name):
             continue
         here = process.node.connections.open.get(other.name)
