@@ -131,7 +131,16 @@ class Children:
 
         Raises OSError if it cannot be started, ValueError after `close`.
         """
-        self._pipe()
+        pipe = self._pipe().fileno()
+
+        def tell_guard() -> None:
+            # The new process does it before it becomes the program, so that there is no moment at which we
+            # could be killed and it be left behind.
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the guard may be gone
+            with contextlib.suppress(BrokenPipeError):
+                os.write(pipe, b"+%d\n" % os.getpid())
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
         with log.open("ab") as out:
             process = subprocess.Popen(
                 list(argv),
@@ -140,10 +149,10 @@ class Children:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
+                preexec_fn=tell_guard,
             )
         child = Child(name, process, log, self)
         self._children.append(child)
-        self._order(f"+{process.pid}")
         return child
 
     def forget(self, child: Child) -> None:

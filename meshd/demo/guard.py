@@ -3,7 +3,7 @@
 Started by `children.Children` as a process of its own. It reads one order a line from
 its standard input and acts only when that ends, which happens however its parent dies:
 
-    +PID       end this process group at the end
+    +PID       end this process group at the end (said by that process itself)
     -PID       the parent has reaped it: forget it
     dir PATH   remove this folder at the end
     kept PATH  the parent has removed it, or wants it kept: forget it

@@ -47,6 +47,13 @@ def _gone(pid: int, within_s: float = 10.0) -> bool:
     return False
 
 
+def _removed(folder: Path, within_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + within_s
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not folder.exists()
+
+
 def test_leaving_the_block_ends_children_and_removes_folders(tmp_path: Path) -> None:
     with Children() as children:
         folder = children.folder()
@@ -114,7 +121,39 @@ def test_the_guard_cleans_up_when_the_program_is_killed_outright() -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert _gone(int(pid))
-    deadline = time.monotonic() + 10.0
-    while Path(folder).exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not Path(folder).exists()
+    assert _removed(Path(folder))
+
+
+_KILLED_IN_SPAWN = """
+import os, subprocess, sys
+from pathlib import Path
+from meshd.demo.children import Child, Children
+children = Children()
+folder = children.folder()
+
+def killed(self, name, process, log, owner):
+    print(process.pid, folder, flush=True)
+    os.kill(os.getpid(), 9)
+
+Child.__init__ = killed
+children.spawn("sleeper", [sys.executable, "-S", "-c", "import time; time.sleep(600)"], folder / "log")
+"""
+
+
+def test_a_program_that_is_killed_the_moment_it_has_started_a_child_leaves_it_to_the_guard() -> None:
+    parent = subprocess.run(
+        [sys.executable, "-c", _KILLED_IN_SPAWN], capture_output=True, text=True, check=False
+    )
+    pid, folder = parent.stdout.split()
+    assert parent.returncode == -signal.SIGKILL
+    assert _gone(int(pid))
+    assert _removed(Path(folder))
+
+
+def test_children_start_and_stop_though_the_guard_is_gone(tmp_path: Path) -> None:
+    with Children() as children:
+        children._guard.kill()
+        children._guard.wait()
+        child = children.spawn("sleeper", _SLEEP, tmp_path / "log")
+        assert child.running
+    assert child.process.returncode == -signal.SIGTERM
